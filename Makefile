@@ -4,6 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PY := $(BIN)/python
 ENV := .venv/.ready
+HARBOR := .venv/harbor/.ready
 SAMPLE := notebooks/sample.duckdb
 # JupyterLab does not check for news or updates, and does not ask for permission to.
 QUIET := --LabApp.news_url=None --LabApp.check_for_updates_class=jupyterlab.handlers.announcements.NeverCheckForUpdate
@@ -38,6 +39,12 @@ $(ENV): pyproject.toml
 	@$(PY) -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
 	@touch $@
 
+# The models by which Harbor validates trajectories in ATIF, without the rest: it needs Python 3.12 and 110 packages.
+$(HARBOR): $(ENV)
+	@$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --no-compile --ignore-requires-python \
+	  --upgrade --target $(@D) 'harbor==0.26.0'
+	@touch $@
+
 $(SAMPLE): notebooks/make_sample.py | $(ENV)
 	$(PY) notebooks/make_sample.py
 
@@ -54,7 +61,7 @@ lab: $(SAMPLE) $(OVERRIDES) ## open JupyterLab on the tour notebook
 
 # Four processes: most tests wait for other processes, a database or a disk. Each begins with a row of files, and takes
 # from the others when it has finished (by file, the slowest files would be started last).
-test: lint types $(SAMPLE) ## run lint, types, tests on all engines, tests in a real browser
+test: lint types $(SAMPLE) $(HARBOR) ## run lint, types, tests on all engines, tests in a real browser
 	$(PY) -m pytest -n 4 --dist worksteal --ignore=tests/browser
 	$(MAKE) browser
 

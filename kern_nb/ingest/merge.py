@@ -14,7 +14,7 @@ from typing import Any
 from kern_nb.db import mapping
 from kern_nb.db.column_types import StoredRow
 from kern_nb.db.mapping import Row, RunRows
-from kern_nb.extra_keys import MESSAGE_KEYS
+from kern_nb.extra_keys import MESSAGE_KEYS, TOOL_CALL_ID
 from kern_nb.ingest.changes import Changes
 from kern_nb.ingest.importer import Draft, Fork, MalformedRecord, hash_record, run_id_for
 from kern_nb.ingest.stored_lines import InheritedMessages, StoredLine, StoredLines, StoredRun, common_messages
@@ -449,6 +449,8 @@ class DraftMerger:
             run.agent_id = run.agent_id or draft.session.agent_id
             nested = {"session_id": draft.session_id, "name": title}
             run.extra = run.extra | {"nested_agent": {key: value for key, value in nested.items() if value is not None}}
+            if draft.membership is not None and draft.membership.tool_call_id is not None:
+                run.internal = run.internal | {TOOL_CALL_ID: draft.membership.tool_call_id}
             written.append(run)
             self._add_rows(changes, run, line.session_id, index, draft, i, draft.keys[i])
         self._finish(draft, changes)

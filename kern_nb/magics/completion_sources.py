@@ -171,6 +171,13 @@ def _extend_list(word: str, names: list[str]) -> list[str]:
     return [head + comma + name for name in dict.fromkeys(names) if name not in head.split(",")]
 
 
+def export_formats(_prefix: str, _store: str | None) -> list[str]:
+    """The formats that an export writes."""
+    from kern_nb.operations.export.targets import FORMATS
+
+    return list(FORMATS)
+
+
 def formats(_: str, __: str | None) -> list[str]:
     """Return the importers. Their first import takes longer than a Tab may, hence the cache."""
 
@@ -206,6 +213,7 @@ SOURCES: dict[str, Callable[[str, str | None], list[str]]] = {
     "agent_ids": lambda _, __: list(dict.fromkeys(agent.id for agent in notebook_agents().values())),
     "agents": lambda _, __: list(notebook_agents()),  # the variables that hold them
     "columns": columns,
+    "export_formats": export_formats,
     "formats": formats,
     "frames": lambda _, __: list(FRAMES),
     "group_names": group_names,

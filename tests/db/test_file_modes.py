@@ -109,6 +109,9 @@ def test_exported_files_are_private(tmp_path):
         agent.run("hi")
         export("chat", path=tmp_path / "bundle.json", store=store, progress=False)
         export("chat", path=tmp_path / "page.html", store=store, progress=False)
+        export("chat", path=tmp_path / "rows.parquet", store=store, progress=False)
+        export("chat", path=tmp_path / "one.json", format="atif", store=store, progress=False)
+        export("chat", path=tmp_path / "traces", format="sts", store=store, progress=False)
         agent.get_workspace("chat").export(tmp_path / "files")
         plots.branch_tree(store.sessions_df(), store.runs_df()).save(tmp_path / "tree.json")
 

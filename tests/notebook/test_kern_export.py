@@ -1,4 +1,4 @@
-"""`%kern export` and `kern_nb.export`: a bundle or a page by the path's suffix; whole, or not there at all."""
+"""`%kern export` and `kern_nb.export`: the format by name or by the path's suffix; whole, or not there at all."""
 
 from __future__ import annotations
 
@@ -83,6 +83,27 @@ def test_an_exported_bundle_can_be_imported(notebook, chats):
     assert notebook.run("%kern import all.json --format bundle").skipped == 2
 
 
+@pytest.mark.parametrize(
+    ("words", "names"),
+    [
+        ("alpha x.json --format atif", ["x.json"]),
+        ("alpha alps/0 x --format atif", ["alpha.json", "alps-run-0.json"]),
+        ("--all x/ --format sts", ["alpha.jsonl", "alps.jsonl"]),
+        ("alpha alps x.parquet", ["x.parquet"]),
+    ],
+)
+def test_formats_of_other_programs(notebook, chats, words, names):
+    """Files that can be imported again; the value has the line that writes them again."""
+    report = notebook.run(f"%kern export {words}")
+    again = notebook.run(f"%kern {shlex.join(report.words)} --force")
+    notebook.run("%kern attach other.duckdb")
+    imported = notebook.run(f"%kern import {report.path}")
+
+    assert sorted(path.name for path in Path().rglob("*.[jp]*")) == names
+    assert (again.sessions, again.size) == (report.sessions, report.size)
+    assert (imported.errors, imported.sessions, imported.tool_calls) == ([], report.sessions, report.tool_calls)
+
+
 def test_variables_and_records_can_be_exported(notebook, chats):
     """As in every other verb; another store than the one in use is named."""
     notebook.shell.user_ns["run"] = chats.get_session("alpha").runs[1]
@@ -113,7 +134,10 @@ def test_a_read_only_store_can_be_exported(notebook, chats, tmp_path):
         ("--all alpha chats.json", "got both", "--all"),
         ("alpha", "must end in .json", "chats.json"),
         ("alpha chats.csv", "must end in .json", "%kern load"),
-        ("alpha chats.parquet", "must end in .json", "%kern load"),
+        ("alpha chats.json --format sts", "needs a path that ends in .jsonl", "chats.jsonl"),
+        ("alpha alps chats.json --format atif", "one session, got 2", "a folder"),
+        ("alpha chats.json --format aitf", "Unknown format 'aitf'", "atif"),
+        ("alpha taken.json --format atif", "exists", "--force"),
         ("alpha chats.jsonl", "must end in .json", "chats.json"),
         ("alpha no/such/chats.json", "does not exist", "Create it first"),
         ("alpha taken.json", "exists", "--force"),
@@ -258,7 +282,8 @@ def test_sessions_and_files_complete(notebook, chats, monkeypatch):
     assert tab("%kern export al") == ["alps", "alpha", "alphabet.json"]
     assert tab("%kern export alps alpha") == ["alpha", "alphabet.json"]
     assert tab("%kern export alpha/") == ["alpha/0", "alpha/1", "alpha/2"]
-    assert tab("%kern export --") == ["--all", "--force", "--store"]
+    assert tab("%kern export --") == ["--format", "--all", "--force", "--store"]
+    assert tab("%kern export alps x.json --format ") == ["bundle", "page", "atif", "sts", "parquet"]
     assert tab("%kern exp") == ["export"]
 
 

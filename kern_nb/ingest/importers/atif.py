@@ -9,7 +9,8 @@ In the folder of a Harbor trial, the reward and the task are in ``result.json`` 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
@@ -24,11 +25,12 @@ from kern_nb.ingest.importer import (
     hash_record,
     require_field,
 )
+from kern_nb.ingest.importers import atif_own
 from kern_nb.ingest.importers.atif_steps import parse_metrics, parse_step
 from kern_nb.ingest.importers.atif_trial import Trial, read_trial, trial_files
 from kern_nb.ingest.importers.scored_records import split_scalars, to_dict, to_list, to_seconds, to_time
 from kern_nb.ingest.report import Problem
-from kern_nb.ingest.run_splitter import SourceMessage, split_runs
+from kern_nb.ingest.run_splitter import SourceMessage, build_runs, split_runs
 from kern_nb.ingest.source import Source
 from kern_nb.records import Run, Session
 
@@ -182,32 +184,43 @@ def _draft(
     model = agent["model_name"] if isinstance(agent.get("model_name"), str) else None
     if link.fork is not None:
         steps = [step for step in steps if to_dict(step).get("is_copied_context") is not True]
-    parsed = _parse_steps(source, line, steps, model, problems)
-    runs, hashes, keys = split_runs(session_id, parsed, model)
-    _set_run_fields(runs, hashes, document, trial)
+    is_own = atif_own.is_own(document)
+    parsed, markers = _parse_steps(source, line, steps, model, problems, is_own=is_own)
+    if is_own:
+        groups, stated = atif_own.group_by_run(parsed, markers)
+        runs, hashes, keys = build_runs(session_id, groups, model)
+        for run, marker in zip(runs, stated, strict=True):
+            problems += _restore(source, line, partial(atif_own.restore_run, run, marker))
+    else:
+        runs, hashes, keys = split_runs(session_id, parsed, model)
+        _set_run_fields(runs, hashes, document, trial)
     fields = {key: value for key, value in document.items() if key not in _MAPPED_FIELDS and value is not None}
     scalars, nested = split_scalars(fields)
     times = [time for step in steps if (time := to_time(to_dict(step).get("timestamp")))]
     facts = {"version": agent.get("version"), "model": model, "session_id": document.get("session_id")}
     facts = {key: value for key, value in facts.items() if isinstance(value, str)}
+    session = Session(
+        session_id=session_id,
+        agent_id=agent["name"] if isinstance(agent.get("name"), str) else NAME,
+        agent_data={NAME: {"agent": agent, **nested, **trial.details}},
+        metadata=scalars | facts | trial.metadata,
+        created_at=to_seconds(min(times, default=None)),
+        updated_at=to_seconds(max(times, default=None)),
+        duration_s=trial.duration_s,
+    )
+    scores = dict(trial.scores)
+    if is_own:
+        problems += _restore(source, line, lambda: scores.update(atif_own.restore_session(session, document)))
     return Draft(
         file=source.name,
         line=lambda: line,
-        session=Session(
-            session_id=session_id,
-            agent_id=agent["name"] if isinstance(agent.get("name"), str) else NAME,
-            agent_data={NAME: {"agent": agent, **nested, **trial.details}},
-            metadata=scalars | facts | trial.metadata,
-            created_at=to_seconds(min(times, default=None)),
-            updated_at=to_seconds(max(times, default=None)),
-            duration_s=trial.duration_s,
-        ),
+        session=session,
         runs=runs,
         hashes=hashes,
         keys=keys,
         session_hash=hash_record(fields, agent, trial.metadata, trial.details, trial.scores),
         source=NAME,
-        scores=trial.scores,
+        scores=scores,
         scored_at=trial.scored_at,
         fork=link.fork,
         membership=link.membership,
@@ -225,23 +238,38 @@ def _session_id(source: Source, line: int, document: dict[str, Any], link: _Link
     return f"{session_id}/{name}" if isinstance(session_id, str) and session_id else name
 
 
+def _restore(source: Source, line: int, restore: Callable[[], object]) -> list[Problem]:
+    """Restore what kern_nb wrote; return the problem if a value cannot be read."""
+    try:
+        restore()
+    except RECORD_ERRORS as error:
+        return [Problem(source.name, line, f"A part of the trajectory is not imported: {error_text(error)}.")]
+    return []
+
+
 def _parse_steps(
-    source: Source, line: int, steps: list[Any], model: str | None, problems: list[Problem]
-) -> list[SourceMessage]:
-    """The messages of the steps. Copied context is history; its last prompt is the one that an agent continues from."""
+    source: Source, line: int, steps: list[Any], model: str | None, problems: list[Problem], *, is_own: bool
+) -> tuple[list[SourceMessage], list[tuple[int, dict[str, Any]]]]:
+    """The messages of the steps, and the markers of runs that kern_nb wrote, each with the index of its first message.
+
+    Copied context is history; its last prompt is the one that an agent continues from.
+    """
     copied = [to_dict(step).get("is_copied_context") is True for step in steps]
     first = copied.index(False) if False in copied else len(steps)
     prompts = [i for i in range(first) if to_dict(steps[i]).get("source") == "user"]
     continues = first == len(steps) or to_dict(steps[first]).get("source") != "user"
     parsed: list[SourceMessage] = []
+    markers: list[tuple[int, dict[str, Any]]] = []
     for index, step in enumerate(steps):
+        marker = atif_own.own_of(step).get("run") if is_own else None
+        markers += [(len(parsed), marker)] if isinstance(marker, dict) else []
         is_prompt = not copied[index] or (continues and prompts[-1:] == [index])
         try:
-            parsed += parse_step(step, model, is_copied=copied[index], is_prompt=is_prompt)
+            parsed += parse_step(step, model, is_copied=copied[index], is_prompt=is_prompt, is_own=is_own)
         except RECORD_ERRORS as error:
             number = source.line_of("steps", index, line)
             problems.append(Problem(source.name, number, f"Step {index + 1} is not imported: {error_text(error)}."))
-    return parsed
+    return parsed, markers
 
 
 def _set_run_fields(runs: list[Run], hashes: list[str], document: dict[str, Any], trial: Trial) -> None:

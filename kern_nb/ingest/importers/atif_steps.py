@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from kern_nb.ingest.importer import MalformedRecord, require_field
+from kern_nb.ingest.importers import atif_own
 from kern_nb.ingest.importers.scored_records import to_args, to_count, to_dict, to_id, to_list, to_number, to_time
 from kern_nb.ingest.run_splitter import SourceMessage
 from kern_nb.records import Message, ToolCall, Usage
@@ -15,8 +16,13 @@ _MAPPED_FIELDS |= {"model_name", "metrics", "is_copied_context"}
 _ROLLOUT = ("prompt_token_ids", "completion_token_ids", "logprobs")
 
 
-def parse_step(step: Any, model: str | None, *, is_copied: bool, is_prompt: bool) -> list[SourceMessage]:
-    """The message of a step, then one for each result of its observation; raise MalformedRecord for another value."""
+def parse_step(
+    step: Any, model: str | None, *, is_copied: bool, is_prompt: bool, is_own: bool = False
+) -> list[SourceMessage]:
+    """The message of a step, then one for each result of its observation; raise MalformedRecord for another value.
+
+    With ``is_own``, kern_nb wrote the trajectory.
+    """
     source = require_field(step, "source", str, "the step")
     role = _ROLES.get(source)
     if role is None:
@@ -26,8 +32,11 @@ def parse_step(step: Any, model: str | None, *, is_copied: bool, is_prompt: bool
     if metrics:
         extra["usage"] = {key: value for key, value in metrics.items() if key not in _ROLLOUT and value is not None}
         extra |= {key: metrics[key] for key in _ROLLOUT if metrics.get(key) is not None}
-    calls = [_parse_call(call) for call in to_list(step.get("tool_calls"))]
-    if is_copied and calls:
+    own = atif_own.own_of(step) if is_own else {}
+    records = to_list(step.get("tool_calls")) + to_list(own.get("tool_calls"))
+    calls = [_parse_call(call, is_own=is_own) for call in records]
+    metrics = metrics or to_dict(own.get("metrics"))
+    if is_copied and calls and not is_own:
         extra["tool_calls"] = step["tool_calls"]
     message = Message(
         role=role,
@@ -39,11 +48,22 @@ def parse_step(step: Any, model: str | None, *, is_copied: bool, is_prompt: bool
         from_history=True if is_copied else None,
         extra=extra,
     )
+    if is_own:
+        atif_own.restore_message(message, step)
     results = to_list(to_dict(step.get("observation")).get("results"))
     names = {call.tool_call_id: call.tool_name for call in calls}
     record = {key: value for key, value in step.items() if key != "observation"}
     parsed = [SourceMessage(message, record, None, is_prompt if role == "user" else None)]
-    return parsed + [SourceMessage(_parse_result(result, names, is_copied=is_copied), result) for result in results]
+    for result in results:
+        answer = SourceMessage(_parse_result(result, names, is_copied=is_copied), result)
+        if is_own:
+            atif_own.restore_message(answer.message, result)
+            answer.message.extra.pop("is_error", None)
+        if not is_own or atif_own.is_message(result):
+            parsed.append(answer)
+        elif call := next((call for call in calls if call.tool_call_id == answer.message.tool_call_id), None):
+            atif_own.set_result(call, result)
+    return parsed if not is_own or atif_own.is_message(step) else parsed[1:]
 
 
 def parse_metrics(metrics: dict[str, Any]) -> Usage:
@@ -57,6 +77,7 @@ def parse_metrics(metrics: dict[str, Any]) -> Usage:
         cache_read_tokens=to_count(metrics.get("cached_tokens")),
         cache_write_tokens=to_count(written),
         reasoning_tokens=to_count(reasoning),
+        total_tokens=to_count(details.get("total_tokens")),
         cost=to_number(metrics.get("cost_usd")),
     )
 
@@ -79,14 +100,17 @@ def _model_of(step: dict[str, Any], model: str | None) -> str | None:
     return None if step.get("llm_call_count") == 0 else model
 
 
-def _parse_call(call: Any) -> ToolCall:
+def _parse_call(call: Any, *, is_own: bool = False) -> ToolCall:
     require_field(call, "function_name", str, "the tool call")
     args, notes = to_args(call.get("arguments"))
     mapped = ("tool_call_id", "function_name", "arguments")
     extra = {key: value for key, value in call.items() if key not in mapped and value is not None}
-    return ToolCall(
+    parsed = ToolCall(
         tool_call_id=to_id(call.get("tool_call_id")), tool_name=call["function_name"], args=args, extra=extra | notes
     )
+    if is_own:
+        atif_own.restore_call(parsed, call)
+    return parsed
 
 
 def _parse_result(result: Any, names: dict[str | None, str | None], *, is_copied: bool) -> Message:

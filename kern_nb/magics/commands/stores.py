@@ -123,21 +123,38 @@ VERBS = (
     ),
     verb(
         "export",
-        "Write sessions or runs to a file: a bundle to import elsewhere, or a page to read.",
+        "Write sessions or runs to a file: a bundle to import elsewhere, a page to read, ATIF, STS or Parquet.",
         lambda args: kern_nb.export(
-            *args.ref, path=args.path, everything=args.all, overwrite=args.force, store=args.store
+            *args.ref, path=args.path, format=args.format, everything=args.all, overwrite=args.force, store=args.store
         ),
         arg("ref", "REF", "Sessions or runs.", "references", nargs="*"),
-        arg("path", "PATH", "A .json file for a bundle, an .html file for a page; the last word.", "paths"),
+        arg(
+            "path",
+            "PATH",
+            "A .json file for a bundle, .html for a page, .parquet for rows, or a folder; the last word.",
+            "paths",
+        ),
+        arg(
+            "--format",
+            "FORMAT",
+            "bundle, page, atif, sts or parquet; by default the one of the path's suffix.",
+            "export_formats",
+        ),
         switch("--all", "Export all sessions of the store; takes no REF."),
-        switch("--force", "Overwrite an existing file."),
+        switch("--force", "Overwrite existing files."),
         STORE,
         example="%kern export conversation_123 what-if chats.json",
         python='kern_nb.export("conversation_123", "what-if", path="chats.json")',
         details="A bundle holds everything that is stored of its sessions, their files included; `%kern import"
         " chats.json` restores the same in any store. A branch exported without its parent gets its own copy of the"
         " inherited rows. A paused run is also pending in the store that imports it: resume it in only one of the two,"
-        " or its tool runs twice. For tables, use `%kern load`.",
+        " or its tool runs twice.\n\n"
+        "Formats of other programs are subsets. `--format atif` writes trajectories for Harbor and Terminal-Bench: one"
+        " session to a `.json` file, several to a folder (`%kern export chat other trajectories/ --format atif`), with"
+        " pictures in `images/` beside them; what a branch inherits is copied context, members' runs are nested"
+        " trajectories. `--format sts` writes traces that the Hugging Face Hub shows: a `.jsonl` file, or a folder."
+        " A `.parquet` file has a row a session, with `messages` as chat trainers read them and columns of facts. All"
+        ' of them can be imported again. For tables, use `%kern load`, or `store.table("messages")` for Arrow.',
     ),
     verb(
         "check",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import os
 import re
 import secrets
@@ -25,7 +26,7 @@ from kern_nb.text.progress import Progress
 
 _HASH = re.compile(r"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
 _TITLE_BATCH = 500
-_COUNTED = ("sessions", "runs", "messages", "tool_calls")
+COUNTED = ("sessions", "runs", "messages", "tool_calls")
 
 Counts = dict[str, int]
 
@@ -42,45 +43,59 @@ def require_writable(path: Path, *, overwrite: bool) -> None:
         hint = f"Create it first; relative paths start at {Path.cwd()}."
         raise BadUsage(f"The folder {str(path.parent)!r} does not exist.", hint)
     if exists and not overwrite:
-        raise _file_exists(path)
+        raise file_exists(path)
 
 
-def write_atomically(path: Path, write: Callable[[TextIO], Counts], *, overwrite: bool) -> Counts:
+def write_atomically(path: Path, write: Callable[[Any], Counts], *, overwrite: bool, is_binary: bool = False) -> Counts:
     """Write a file that appears when it is complete; after an error, nothing remains of it.
 
-    Raises BadUsage if the name was taken meanwhile, KernError if the disk is full or the folder is not writable.
+    ``write`` gets a text file, or a binary one. Raises BadUsage if the name was taken meanwhile, KernError if the disk
+    is full or the folder is not writable.
     """
-    part = path.with_name(f".{path.name[:100]}.{secrets.token_hex(4)}.part")
+    part = part_path(path)
     try:
-        with open(part, "x", encoding="utf-8", newline="\n", opener=files.private_opener) as file:
+        with open(part, "xb", opener=files.private_opener) as binary:
+            file = binary if is_binary else io.TextIOWrapper(binary, encoding="utf-8", newline="\n")
             counts = write(file)
             file.flush()
-            os.fsync(file.fileno())
+            os.fsync(binary.fileno())
+            file.close()
         if overwrite:
             files.copy_mode(path, part)
             part.replace(path)
         else:
-            _move_new(part, path)
+            move_new(part, path)
     except FileExistsError as error:
-        raise _file_exists(path) from error
+        raise file_exists(path) from error
     except OSError as error:
-        if isinstance(error, KernError):  # an error of the store
-            raise
-        reason = error.strerror or str(error)
-        raise KernError(f"Could not write {str(path)!r}: {reason}.", "No file remains; try another folder.") from error
+        raise write_error(path, error) from error
     finally:
         part.unlink(missing_ok=True)
     return counts
 
 
-def _file_exists(path: Path) -> BadUsage:
+def part_path(path: Path) -> Path:
+    """Return the temporary name beside a path."""
+    return path.with_name(f".{path.name[:100]}.{secrets.token_hex(4)}.part")
+
+
+def write_error(path: Path, error: OSError) -> OSError | KernError:
+    """Return the error to raise: that of the store, or the reason why the file could not be written."""
+    if isinstance(error, KernError):
+        return error
+    reason = error.strerror or str(error)
+    return KernError(f"Could not write {str(path)!r}: {reason}.", "No file remains; try another folder.")
+
+
+def file_exists(path: Path) -> BadUsage:
+    """Return the error for a file that is there."""
     return BadUsage(
         f"{str(path)!r} exists; nothing was written.",
         "Choose another name, or overwrite it: --force, in Python overwrite=True.",
     )
 
 
-def _move_new(part: Path, path: Path) -> None:
+def move_new(part: Path, path: Path) -> None:
     """Give a file its name; raise FileExistsError if another file has it."""
     try:
         path.hardlink_to(part)
@@ -92,11 +107,15 @@ def _move_new(part: Path, path: Path) -> None:
         part.replace(path)
 
 
-class _Progress(Progress):
+class ExportProgress(Progress):
+    """Counts the sessions that are written."""
+
     def line(self, bar: str) -> str:
+        """Format the line while the work is in progress."""
         return f"{bar} {self._done:,} of {self._total:,} written"
 
     def summary(self, took: float) -> str:
+        """Format the line after the work has ended."""
         return f"Wrote {self._done:,} of {self._total:,} in {took:.1f} s."
 
 
@@ -107,11 +126,11 @@ def _provenance() -> dict[str, str]:
 
 def write_bundle(file: TextIO, store: SessionStore, references: Sequence[Reference], *, progress: bool) -> Counts:
     """Write a bundle; see `kern_nb.ingest.importers.bundle` for its format."""
-    counts = dict.fromkeys((*_COUNTED, "blobs"), 0)
+    counts = dict.fromkeys((*COUNTED, "blobs"), 0)
     header = codec.dumps({BUNDLE_KEY: VERSION, **_provenance(), "records": []})
     file.write(header.removesuffix("]}") + "\n")
     written: set[str] = set()
-    with _Progress(len(references), shown=progress) as bar:
+    with ExportProgress(len(references), shown=progress) as bar:
         for session in ExportReader(store, references):
             record = pack_session(session.rows)
             if session.inherits is not None:
@@ -121,7 +140,7 @@ def write_bundle(file: TextIO, store: SessionStore, references: Sequence[Referen
                 file.write(codec.dumps(blob) + ",\n")
                 counts["blobs"] += 1
             file.write(line + ",\n")
-            for name in _COUNTED:
+            for name in COUNTED:
                 counts[name] += len(session.rows[name])
             bar.done(1)
     end = {"end": True, "sessions": counts["sessions"], "blobs": counts["blobs"]}
@@ -143,11 +162,11 @@ def write_page(file: TextIO, store: SessionStore, references: Sequence[Reference
     from kern_nb.views import page
     from kern_nb.views.transcript import Conversation, conversation_parts
 
-    counts = dict.fromkeys((*_COUNTED, "blobs"), 0)
+    counts = dict.fromkeys((*COUNTED, "blobs"), 0)
     titles = _titles(store, references)
     alone = len(references) == 1
     file.write(page.page_start(titles[0] if alone else f"{len(references):,} sessions", () if alone else titles))
-    with _Progress(len(references), shown=progress) as bar:
+    with ExportProgress(len(references), shown=progress) as bar:
         for number, (reference, title) in enumerate(zip(references, titles, strict=True), 1):
             session = store.get_session(reference.session_id)
             bar.done(1)
