@@ -156,7 +156,7 @@ def _refusal(name: str, error: BaseException) -> BaseException:
     """The error to raise for a file that was named, instead of that of a library."""
     if isinstance(error, (KernError, OSError)):
         return error
-    return UnknownFormat(f"{name} cannot be read: {str(error).rstrip('.')}.", registry.describe_formats())
+    return UnknownFormat(f"{name} cannot be read: {str(error).rstrip('.')}.", registry.FORMATS_HINT)
 
 
 def _start_time(importer: Importer, source: Source) -> str:

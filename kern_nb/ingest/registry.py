@@ -24,6 +24,8 @@ ENTRY_POINT_GROUP = "kern_nb.formats"
 
 EMPTY = "it is empty"
 
+FORMATS_HINT = "%kern formats lists the formats that are read; kern_nb.formats() in Python."
+
 _KINDS = {
     "binary": "it is not text",
     "duckdb": "it is a DuckDB database",
@@ -56,17 +58,11 @@ def _is_importer(value: object, module: str) -> bool:
     return is_kind and value.__module__ == module
 
 
-def describe_formats() -> str:
-    """List the formats, for a hint."""
-    names = ", ".join(f"{name} ({importer.reads})" for name, importer in load_importers().items())
-    return f"The formats are {names}."
-
-
 def get_importer(name: str) -> Importer:
     """Return the importer of a format; raise UnknownFormat if no format has that name."""
     available = load_importers()
     if name not in available:
-        raise UnknownFormat(f"Unknown format {name!r}.", did_you_mean(name, available, describe_formats()))
+        raise UnknownFormat(f"Unknown format {name!r}.", did_you_mean(name, available, FORMATS_HINT))
     return available[name]
 
 
@@ -74,7 +70,7 @@ def detect_importer(source: Source) -> Importer:
     """Return the importer that reads a file; raise UnknownFormat if none does."""
     importer = find_importer(source)
     if importer is None:
-        raise UnknownFormat(f"No importer reads {source.name}: {describe(source)}.", describe_formats())
+        raise UnknownFormat(f"No importer reads {source.name}: {describe(source)}.", FORMATS_HINT)
     return importer
 
 

@@ -84,7 +84,8 @@ class IngestReport(DisplayMixin):
             parts.append(f"{self.branches:,} of the sessions {verb} of others")
         if self.repeated_tokens:
             share = 100 * self.repeated_tokens / (self.tokens + self.repeated_tokens)
-            parts.append(f"{share:.0f} % of the tokens in the files are repetitions, which are not counted again")
+            percent = "less than 1" if share < 1 else f"{share:.0f}"
+            parts.append(f"{percent} % of the tokens in the files are repetitions, which are not counted again")
         return ["; ".join(parts) + "."] if parts else []
 
     def describe_passed_over(self) -> list[str]:
