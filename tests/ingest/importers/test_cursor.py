@@ -105,14 +105,14 @@ BUBBLES = [
     {"bubbleId": "b3", "type": 2, "text": "Done.", "tokenCount": {"inputTokens": 50, "outputTokens": 5},
      "modelInfo": {"modelName": "m1"}, "createdAt": "2026-01-02T03:04:05.000Z"},
 ]  # fmt: skip
-HEADERS = [{"bubbleId": one["bubbleId"], "type": one["type"]} for one in BUBBLES]
+HEADERS = [{"bubbleId": value["bubbleId"], "type": value["type"]} for value in BUBBLES]
 COMPOSER = {"composerId": "c1", "name": "Shelf", "createdAt": 1767323045000, "fullConversationHeadersOnly": HEADERS}
 ROWS = [
     ("composerData:c0", {"composerId": "c0", "fullConversationHeadersOnly": []}),
     ("composerData:c1", COMPOSER),
     ("composerData:c2", {"composerId": "c2", "conversation": BUBBLES[:1]}),
     ("composerData:c3", "broken"),
-    *((f"bubbleId:c1:{one['bubbleId']}", one) for one in BUBBLES),
+    *((f"bubbleId:c1:{value['bubbleId']}", value) for value in BUBBLES),
 ]
 
 
@@ -150,7 +150,7 @@ def test_damaged_files_raise_nothing(importer, tmp_path):
         read(importer, write(tmp_path, "x.txt", damaged))
     for changed in mistyped(list(TALK), 200):
         read(importer, write(tmp_path, "x.jsonl", tuple(changed)))
-    for changed in mistyped([one for _, one in ROWS], 60):
+    for changed in mistyped([value for _, value in ROWS], 60):
         if len(changed) == len(ROWS):
             rows = [(key, value) for (key, _), value in zip(ROWS, changed, strict=True) if value != "\ud800"]
             read(importer, database(tmp_path / "x.vscdb", rows))
