@@ -107,7 +107,10 @@ def test_the_events_of_a_folder(importer, tmp_path):
 
 
 def test_a_folder_is_one_session(importer, tmp_path):
-    write_folder(tmp_path, STATE, TALK)
+    from kern_nb.ingest.source import Source
+
+    path = write_folder(tmp_path, STATE, TALK)
+    assert importer.start_time(Source(path, path.name)) == "2026-01-02T03:04:00.5"
     store = import_twice(tmp_path, tmp_path / "conv")
     assert len(store.sessions_df()) == 1
     assert store.runs_df()["input_tokens"].sum() == 300
