@@ -4,7 +4,7 @@
   them. Prompts are inside ``<user_query>``; what is around it is in ``extra``. For ``<id>.txt`` see `cursor_text`.
 * ``User/globalStorage/state.vscdb``: see `cursor_database`.
 
-The files in ``agent-transcripts/<id>/subagents/`` are those of nested agents. Transcripts have no times, usage or model.
+The files in ``agent-transcripts/<id>/subagents/`` are of nested agents. Transcripts have no times, usage or model.
 """
 
 from __future__ import annotations
