@@ -92,7 +92,7 @@ class Thread:
         parts: list[Any] = [{"type": "thinking", "thinking": reasoning}] if reasoning else []
         content: Any = [*parts, *([{"type": "text", "text": text}] if text else [])] if parts else text
         message_id = to_id(data.get("messageId"))
-        calls = [self._to_call(one, event) for one in to_list(data.get("toolRequests")) if isinstance(one, dict)]
+        calls = [self._to_call(item, event) for item in to_list(data.get("toolRequests")) if isinstance(item, dict)]
         earlier = None if message_id is None else self._answers.get(message_id)
         usage = to_usage({"outputTokens": data.get("outputTokens")})
         if earlier is not None:
@@ -189,9 +189,9 @@ class Thread:
         """Note what was spent since the last totals, of which the messages since then state a part."""
         rest = {}
         for name in Usage.model_fields:
-            total, known = getattr(usage, name), getattr(stated, name) if stated else None
-            if total is not None and total > (known or 0):
-                rest[name] = total - (known or 0)
+            total, counted = getattr(usage, name), getattr(stated, name) if stated else None
+            if total is not None and total > (counted or 0):
+                rest[name] = total - (counted or 0)
         if rest:
             self.totals.append((len(self.messages), Usage(**rest)))
 
@@ -228,7 +228,7 @@ def _join(first: Any, second: Any) -> Any:
         return second if first is None else first
     if isinstance(first, str) and isinstance(second, str):
         return first + second
-    parts = [[{"type": "text", "text": one}] if isinstance(one, str) else one for one in (first, second)]
+    parts = [[{"type": "text", "text": item}] if isinstance(item, str) else item for item in (first, second)]
     return [*parts[0], *parts[1]]
 
 
@@ -333,7 +333,7 @@ class Log:
         """The totals of all models; they are those of the session, so that only the last ones hold."""
         self.model_metrics = to_object(data.get("modelMetrics"))
         self.totals = {name: n for key, name in _TOTALS.items() if (n := to_number(data.get(key))) is not None}
-        models = [to_usage(to_object(to_object(one).get("usage"))) for one in self.model_metrics.values()]
+        models = [to_usage(to_object(to_object(item).get("usage"))) for item in self.model_metrics.values()]
         total = Usage.total(models)
         if total is None:
             return

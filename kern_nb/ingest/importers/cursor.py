@@ -4,7 +4,7 @@
   them. Prompts are inside ``<user_query>``; what is around it is in ``extra``. For ``<id>.txt`` see `cursor_text`.
 * ``User/globalStorage/state.vscdb``: see `cursor_database`.
 
-Transcripts have no times, no usage and no model.
+The files in ``agent-transcripts/<id>/subagents/`` are of nested agents. Transcripts have no times, usage or model.
 """
 
 from __future__ import annotations
@@ -15,7 +15,16 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from kern_nb.db.file_descriptors import open_binary
-from kern_nb.ingest.importer import READ_ERRORS, Draft, Importer, Location, MalformedRecord, error_text, hash_record
+from kern_nb.ingest.importer import (
+    READ_ERRORS,
+    Draft,
+    Importer,
+    Location,
+    MalformedRecord,
+    Membership,
+    error_text,
+    hash_record,
+)
 from kern_nb.ingest.importers.anthropic_blocks import is_content, simplify, split_blocks
 from kern_nb.ingest.importers.cursor_database import KEY_VALUE_TABLE, read_composers
 from kern_nb.ingest.importers.cursor_text import is_transcript, read_records
@@ -32,6 +41,8 @@ _QUERY = re.compile(r"<user_query>\n?(.*?)\n?</user_query>", re.DOTALL)
 _RECORD_KEYS = frozenset({"role", "message"})
 _PROJECTS = "projects"
 _FOLDER = "agent-transcripts"
+_NESTED = "subagents"
+_NESTED_DEPTH = 3
 _PROBED_BYTES = 4_000
 _DATABASE = "User/globalStorage/state.vscdb"
 
@@ -134,6 +145,7 @@ def _draft(source: Source, messages: list[SourceMessage]) -> Draft:
     is_local = _FOLDER in folders and _PROJECTS in folders[: folders.index(_FOLDER)]
     session_id = PurePosixPath(source.session_name).name if is_local else source.session_name
     project = {"project": folders[folders.index(_FOLDER) - 1]} if is_local else {}
+    is_nested = is_local and len(folders) > _NESTED_DEPTH and folders[-2] == _NESTED
     runs, hashes, keys = split_runs(session_id, messages)
     return Draft(
         file=source.name,
@@ -144,4 +156,5 @@ def _draft(source: Source, messages: list[SourceMessage]) -> Draft:
         keys=keys,
         session_hash=hash_record(project),
         source=NAME,
+        membership=Membership(folders[-3]) if is_nested else None,
     )

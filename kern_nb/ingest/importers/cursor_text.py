@@ -1,12 +1,13 @@
 """Transcripts of Cursor's agent as text: ``user:`` and ``assistant:`` on lines of their own. No importer.
 
-In an answer, ``[Thinking]`` begins a thought, ``[Tool call] <name>`` a call with its arguments in the indented lines
-after it, and ``[Tool result]`` the result of the latest call without one.
+In an answer, ``[Thinking]`` begins a thought, ``[Tool call] <name>`` a call with its arguments, and ``[Tool result]``
+the result of the latest call without one. Each extends over the indented lines after it.
 """
 
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,7 +15,7 @@ from kern_nb.ingest.json_values import parse_arguments
 
 _ROLE = re.compile(r"^(user|assistant):[ \t]*$")
 _MARK = re.compile(r"^\[(Thinking|Tool call|Tool result)\][ \t]*(.*)$")
-_ARGUMENT = re.compile(r"^[ \t]+([A-Za-z_][\w.-]*):[ \t]?(.*)$")
+_ARGUMENT = re.compile(r"^[ \t]+([A-Za-z_][\w.-]*)[ \t]?[=:][ \t]?(.*)$")
 
 
 def is_transcript(text: str) -> bool:
@@ -50,8 +51,8 @@ def _add_line(blocks: list[dict[str, Any]], line: str, role: str) -> None:
             blocks.append({"type": "tool_result", "name": rest.strip() or None, "lines": []})
         return
     last = blocks[-1] if blocks else None
-    if last is not None and last["type"] == "tool_use" and line and not line[0].isspace():
-        last = None  # the arguments are indented
+    if last is not None and last["type"] != "text" and line and not line[0].isspace():
+        last = None
     if last is None:
         last = {"type": "text", "lines": []}
         blocks.append(last)
@@ -60,7 +61,7 @@ def _add_line(blocks: list[dict[str, Any]], line: str, role: str) -> None:
 
 def _finish(block: dict[str, Any]) -> dict[str, Any]:
     lines = block.pop("lines")
-    text = "\n".join(lines).strip()
+    text = textwrap.dedent("\n".join(lines)).strip()
     if block["type"] == "tool_use":
         return block | {"input": _arguments(lines)}
     if block["type"] == "tool_result":
@@ -69,7 +70,11 @@ def _finish(block: dict[str, Any]) -> dict[str, Any]:
 
 
 def _arguments(lines: list[str]) -> Any:
-    """The arguments, one in a line and what is indented below it; as text if they are not written so."""
+    """The arguments: JSON, or one in a line with what follows it; as text if they are written in another way."""
+    text = textwrap.dedent("\n".join(lines)).strip()
+    value, is_text = parse_arguments(text)
+    if not is_text and isinstance(value, dict):
+        return value
     arguments: dict[str, str] = {}
     last: str | None = None
     for line in lines:
@@ -80,6 +85,6 @@ def _arguments(lines: list[str]) -> Any:
         elif last is not None:
             arguments[last] += f"\n{line}"
         elif line.strip():
-            return "\n".join(lines).strip() or None
+            return text
     values = {name: parse_arguments(value.strip()) for name, value in arguments.items()}
     return {name: arguments[name].strip() if is_text else value for name, (value, is_text) in values.items()}

@@ -139,8 +139,8 @@ def _parse(record: Any, chat: dict[str, Any]) -> tuple[Message, str | None]:
     user = to_object(stated) or to_object(_users(chat).get(sender or ""))
     is_bot = user.get("bot") is True or (sender or "").startswith(_PERSONA_PREFIX)
     extra = {key: value for key, value in without(record, _MAPPED_FIELDS).items() if value not in ([], {}, False)}
-    known = to_object(chat.get("attachments"))
-    attachments = [known.get(a, a) if isinstance(a, str) else a for a in to_list(record.get("attachments"))]
+    files = to_object(chat.get("attachments"))
+    attachments = [files.get(a, a) if isinstance(a, str) else a for a in to_list(record.get("attachments"))]
     extra |= {"attachments": attachments} if attachments else {}
     extra |= {"sender": sender} if sender else {}
     extra |= {"deleted": True} if record.get("deleted") is True else {}

@@ -99,6 +99,14 @@ class OpenHands(Importer):
         if events:
             yield from _read_events(source, events, {}, {}, None)
 
+    def start_time(self, source: Source) -> str:
+        """The time of the first event."""
+        folder = _conversation_folder(source.path)
+        file = next(iter(_event_files(folder)), None) if folder is not None else None
+        head = source.head if file is None else Source(file, file.name).head
+        events = (event for value in head for event in _events_of(value) if isinstance(event, dict))
+        return next((time for event in events if (time := to_text(event.get("timestamp")))), "")
+
 
 def _is_event(value: Any) -> bool:
     return openhands_events.is_event(value) or openhands_v0.is_event(value)

@@ -63,15 +63,15 @@ def assign_usage(events: Sequence[Record], state: Record) -> dict[int, Spent]:
     last = max(positions.values())
     spent: dict[int, list[Spent]] = {}
     if by_response.keys() & positions.keys():
-        for response_id, one in by_response.items():
-            spent.setdefault(positions.get(response_id, last), []).append(one)
+        for response_id, entry in by_response.items():
+            spent.setdefault(positions.get(response_id, last), []).append(entry)
     else:
         _assign_differences(events, final, set(positions.values()), last, spent)
     result = {}
     for position, several in spent.items():
-        usage = Usage.total(one.usage for one in several)
+        usage = Usage.total(entry.usage for entry in several)
         if usage is not None:
-            result[position] = Spent(usage, next((one.model for one in several if one.model), None))
+            result[position] = Spent(usage, next((entry.model for entry in several if entry.model), None))
     return result
 
 
@@ -79,7 +79,7 @@ def model_of(state: Record, events: Iterable[Record]) -> str | None:
     """The model of the agent: that of its settings, else of its statistics."""
     model = to_text(to_object(to_object(state.get("agent")).get("llm")).get("model"))
     stats = [to_object(state.get("stats")), *(s for event in events if (s := stats_of(event)))]
-    names = (to_text(metrics.get("model_name")) for one in stats for metrics in _metrics(one).values())
+    names = (to_text(metrics.get("model_name")) for entry in stats for metrics in _metrics(entry).values())
     return model or next((name for name in names if name), None)
 
 
@@ -97,13 +97,13 @@ def _by_response(stats: Record) -> dict[str, Spent]:
         has_costs = len(costs) == len(usages)
         name = to_text(metrics.get("model_name"))
         for index, usage in enumerate(usages):
-            one = Spent(to_usage(usage, costs[index] if has_costs else None), to_text(usage.get("model")) or name)
-            result.setdefault(to_id(usage.get("response_id")) or f"{name} {index}", []).append(one)
+            entry = Spent(to_usage(usage, costs[index] if has_costs else None), to_text(usage.get("model")) or name)
+            result.setdefault(to_id(usage.get("response_id")) or f"{name} {index}", []).append(entry)
         total = to_number(metrics.get("accumulated_cost"))
         if usages and not has_costs and total:
             last = to_id(usages[-1].get("response_id")) or f"{name} {len(usages) - 1}"
             result[last].append(Spent(Usage(cost=total), name))
-    totals = {key: Usage.total(one.usage for one in several) for key, several in result.items()}
+    totals = {key: Usage.total(entry.usage for entry in several) for key, several in result.items()}
     return {key: Spent(usage, result[key][0].model) for key, usage in totals.items() if usage is not None}
 
 
@@ -128,12 +128,12 @@ def _differences(stats: Record, before: dict[str, dict[str, float]]) -> list[Spe
         counts = to_object(metrics.get("accumulated_token_usage"))
         numbers: dict[str, float | None] = {name: to_count(counts.get(name)) for name in _COUNTS}
         numbers["cost"] = to_number(metrics.get("accumulated_cost"))
-        known = {name: number for name, number in numbers.items() if number is not None}
+        stated = {name: number for name, number in numbers.items() if number is not None}
         old = before.get(purpose, {})
-        if any(number < old.get(name, 0) for name, number in known.items()):
+        if any(number < old.get(name, 0) for name, number in stated.items()):
             old = {}  # counted from the start again
-        added = {name: number - old.get(name, 0) for name, number in known.items()}
-        before[purpose] = known
+        added = {name: number - old.get(name, 0) for name, number in stated.items()}
+        before[purpose] = stated
         if any(added.values()):
             cost = added.pop("cost", None)
             result.append(Spent(to_usage(added, cost), to_text(metrics.get("model_name"))))

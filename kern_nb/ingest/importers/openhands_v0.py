@@ -37,12 +37,6 @@ def is_event(value: Any) -> bool:
     return isinstance(value.get("observation"), str) and ("extras" in value or "cause" in value) and "content" in value
 
 
-def is_message(event: Record) -> bool:
-    """Whether an event is a message, a call or a result."""
-    action = event.get("action")
-    return action not in _STATE_ACTIONS if isinstance(action, str) else event["observation"] not in _STATE_OBSERVATIONS
-
-
 def assign_usage(events: Sequence[Record]) -> dict[int, Spent]:
     """What each response spent, by the position of its first action: as it states, else what was added since."""
     result: dict[int, Spent] = {}

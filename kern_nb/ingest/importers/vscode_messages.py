@@ -128,8 +128,8 @@ def _text_of(value: Any) -> str | None:
 
 
 def _calls_of_rounds(metadata: Record) -> Iterable[Record]:
-    for one in to_list(metadata.get("toolCallRounds")):
-        for call in to_list(to_object(one).get("toolCalls")):
+    for round_ in to_list(metadata.get("toolCallRounds")):
+        for call in to_list(to_object(round_).get("toolCalls")):
             if isinstance(call, dict):
                 yield call
 

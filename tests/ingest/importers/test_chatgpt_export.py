@@ -162,8 +162,8 @@ def test_an_archive_with_split_files(importer, tmp_path):
     with zipfile.ZipFile(tmp_path / "export.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("chat.html", "<html>")
         for number in (0, 1):
-            one = conversation(TALK[:3], "a1", conversation_id=f"c{number}")
-            archive.writestr(f"conversations-00{number}.json", json.dumps([one]))
+            record = conversation(TALK[:3], "a1", conversation_id=f"c{number}")
+            archive.writestr(f"conversations-00{number}.json", json.dumps([record]))
     store = import_twice(tmp_path, tmp_path / "export.zip")
     assert sorted(store.sessions_df()["session_id"]) == ["c0", "c1"]
 

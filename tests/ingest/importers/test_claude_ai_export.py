@@ -45,8 +45,8 @@ TREE = (
 
 
 def test_a_linear_conversation(importer, tmp_path):
-    one = conversation(message("u1", "human", "Hi"), message("a1", "assistant", "Hello", second=7))
-    path = write(tmp_path, "conversations.json", [one, conversation(uuid="c2", name="")])
+    record = conversation(message("u1", "human", "Hi"), message("a1", "assistant", "Hello", second=7))
+    path = write(tmp_path, "conversations.json", [record, conversation(uuid="c2", name="")])
     assert recognized_by(path) == "claude_ai_export"
     [draft, empty], problems = read(importer, path)
     assert problems == []

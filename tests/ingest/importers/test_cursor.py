@@ -38,14 +38,19 @@ Sort the shelf
 
 assistant:
 [Thinking] I look
-around.
+  around.
 [Tool call] Shell
-  command: ls
-  timeout: 5
+  command=ls
+  timeout=5
 [Tool result] Shell
-a b
+  a b
+    c
+Hm.
 
 assistant:
+[Tool call] Edit
+  *** Begin Patch
+  +x
 Done.
 user:
 Thanks
@@ -74,11 +79,23 @@ def test_a_transcript_as_text(importer, tmp_path):
     assert problems == []
     assert roles(draft) == [["user", "assistant", "tool", "assistant"], ["user"]]
     assert inputs(draft) == ["Sort the shelf", "Thanks"]
-    assert messages(draft)[1].content == [{"type": "thinking", "thinking": "I look\naround."}]
+    thought = {"type": "thinking", "thinking": "I look\n  around."}
+    assert messages(draft)[1].content == [thought, {"type": "text", "text": "Hm."}]
+    assert (messages(draft)[3].content, messages(draft)[3].tool_calls[0].args) == ("Done.", "*** Begin Patch\n+x")
     [call] = messages(draft)[1].tool_calls
     assert (call.tool_name, call.args, call.status) == ("Shell", {"command": "ls", "timeout": 5}, "completed")
-    assert messages(draft)[2].content == "a b"
+    assert messages(draft)[2].content == "a b\n  c"
     import_twice(tmp_path, path)
+
+
+def test_a_nested_agent_is_a_member(importer, tmp_path):
+    folder = "projects/home-ann-shelf/agent-transcripts/id-1"
+    write(tmp_path, f"{folder}/id-1.jsonl", TALK)
+    path = write(tmp_path, f"{folder}/subagents/id-9.jsonl", TALK[:2])
+    [draft], _ = read(importer, path)
+    assert (draft.session_id, draft.membership.session_id) == ("id-9", "id-1")
+    store = import_twice(tmp_path, tmp_path / "projects")
+    assert store.sessions_df()["session_id"].tolist() == ["id-1"]
 
 
 def database(path, rows):
@@ -105,14 +122,14 @@ BUBBLES = [
     {"bubbleId": "b3", "type": 2, "text": "Done.", "tokenCount": {"inputTokens": 50, "outputTokens": 5},
      "modelInfo": {"modelName": "m1"}, "createdAt": "2026-01-02T03:04:05.000Z"},
 ]  # fmt: skip
-HEADERS = [{"bubbleId": one["bubbleId"], "type": one["type"]} for one in BUBBLES]
+HEADERS = [{"bubbleId": value["bubbleId"], "type": value["type"]} for value in BUBBLES]
 COMPOSER = {"composerId": "c1", "name": "Shelf", "createdAt": 1767323045000, "fullConversationHeadersOnly": HEADERS}
 ROWS = [
     ("composerData:c0", {"composerId": "c0", "fullConversationHeadersOnly": []}),
     ("composerData:c1", COMPOSER),
     ("composerData:c2", {"composerId": "c2", "conversation": BUBBLES[:1]}),
     ("composerData:c3", "broken"),
-    *((f"bubbleId:c1:{one['bubbleId']}", one) for one in BUBBLES),
+    *((f"bubbleId:c1:{value['bubbleId']}", value) for value in BUBBLES),
 ]
 
 
@@ -150,7 +167,7 @@ def test_damaged_files_raise_nothing(importer, tmp_path):
         read(importer, write(tmp_path, "x.txt", damaged))
     for changed in mistyped(list(TALK), 200):
         read(importer, write(tmp_path, "x.jsonl", tuple(changed)))
-    for changed in mistyped([one for _, one in ROWS], 60):
+    for changed in mistyped([value for _, value in ROWS], 60):
         if len(changed) == len(ROWS):
             rows = [(key, value) for (key, _), value in zip(ROWS, changed, strict=True) if value != "\ud800"]
             read(importer, database(tmp_path / "x.vscdb", rows))

@@ -77,8 +77,8 @@ STATE = {
 
 def write_folder(folder, state, events):
     write(folder, "conv/base_state.json", state)
-    for number, one in enumerate(events):
-        write(folder, f"conv/events/event-{number:05}-{one['id']}.json", one)
+    for number, record in enumerate(events):
+        write(folder, f"conv/events/event-{number:05}-{record['id']}.json", record)
     return folder / "conv" / "base_state.json"
 
 
@@ -107,7 +107,10 @@ def test_the_events_of_a_folder(importer, tmp_path):
 
 
 def test_a_folder_is_one_session(importer, tmp_path):
-    write_folder(tmp_path, STATE, TALK)
+    from kern_nb.ingest.source import Source
+
+    path = write_folder(tmp_path, STATE, TALK)
+    assert importer.start_time(Source(path, path.name)) == "2026-01-02T03:04:00.5"
     store = import_twice(tmp_path, tmp_path / "conv")
     assert len(store.sessions_df()) == 1
     assert store.runs_df()["input_tokens"].sum() == 300
@@ -214,8 +217,8 @@ def test_the_events_of_old_versions(importer, tmp_path):
 
 
 def test_a_folder_of_old_versions(importer, tmp_path):
-    for one in OLD:
-        write(tmp_path, f"sessions/s1/events/{one['id']}.json", one)
+    for record in OLD:
+        write(tmp_path, f"sessions/s1/events/{record['id']}.json", record)
     write(tmp_path, "sessions/s1/event_cache/0-25.json", list(OLD))
     write(
         tmp_path, "sessions/s1/metadata.json", {"conversation_id": "s1", "title": "Shelf", "selected_repository": "r"}
@@ -253,11 +256,11 @@ def test_damaged_files_raise_nothing(importer, tmp_path, talk):
 
 def test_a_damaged_folder_raises_nothing(importer, tmp_path):
     for changed in mistyped([STATE, *TALK], 60):
-        if isinstance(changed[0], dict) and all(isinstance(one, dict) for one in changed):
-            events = [{"id": "x"} | one for one in changed[1:]]
+        if isinstance(changed[0], dict) and all(isinstance(record, dict) for record in changed):
+            events = [{"id": "x"} | record for record in changed[1:]]
             write(tmp_path, "conv/base_state.json", changed[0])
-            for number, one in enumerate(events):
-                write(tmp_path, f"conv/events/event-{number:05}-x.json", one)
+            for number, record in enumerate(events):
+                write(tmp_path, f"conv/events/event-{number:05}-x.json", record)
             read(importer, tmp_path / "conv" / "base_state.json")
 
 

@@ -191,5 +191,5 @@ def test_the_sample_has_the_expected_figures(importer, shared_data, tmp_path):
     )
     assert runs["cost"].sum() == figures["cost"]
     left = read(importer, shared_data / "swe_agent" / f"{name}.traj")[0][0].runs[0].extra["steps"]
-    seconds = calls["duration_s"].sum() + sum(one["execution_time"] for one in left)
+    seconds = calls["duration_s"].sum() + sum(item["execution_time"] for item in left)
     assert seconds == pytest.approx(figures["tool_seconds"], abs=1e-6)

@@ -130,8 +130,8 @@ def test_a_log_that_grows(importer, tmp_path):
 def test_the_rounds_of_the_model_have_the_arguments(importer, tmp_path):
     rounds = [{"toolCalls": [{"id": "call_1__vscode-7", "name": "read_file", "arguments": '{"p": 1}'}]}]
     metadata = {"toolCallRounds": rounds, "toolCallResults": {"call_1__vscode-7": {"content": [{"value": "A"}]}}}
-    one = request(1, "x", invocation("other"), result={"metadata": metadata})
-    [draft], _ = read(importer, write(tmp_path, "a.json", SESSION | {"requests": [one]}))
+    single = request(1, "x", invocation("other"), result={"metadata": metadata})
+    [draft], _ = read(importer, write(tmp_path, "a.json", SESSION | {"requests": [single]}))
     assert messages(draft)[1].tool_calls[0].args == {"p": 1}
     assert messages(draft)[2].content == "A"
 
