@@ -23,7 +23,7 @@ HARBOR = Path(sys.prefix) / "harbor"
 TIME = datetime(2026, 4, 5, 6, 7, 8, 250_000, tzinfo=UTC)
 PNG = b"\x89PNG\r\n\x1a\n-a-picture"
 TOTALS = ["n_runs", "n_messages", "n_tool_calls", "n_tool_errors", "input_tokens", "output_tokens", "cost", "status"]
-TOTALS += ["session_name", "agent_id", "created_at", "updated_at", "duration_s"]
+TOTALS += ["session_name", "agent_id", "created_at", "updated_at", "duration_s", "parent_session_id"]
 
 
 @pytest.fixture(scope="session")
@@ -172,15 +172,30 @@ def test_what_a_branch_inherits_is_copied_context(store, tmp_path, validate):
     store.append_run("cut", Run(messages=[Message(role="tool", tool_call_id="k1", content="late"), answer("So.")]))
     export(store, tmp_path / "t")
     documents = {name: load(tmp_path / "t" / f"{name}.json") for name in ("a", "b", "cut")}
-    other = InMemoryDb()
-    other.ingest(tmp_path / "t", progress=False)
+    other, alone = InMemoryDb(), InMemoryDb()
+    report = other.ingest(tmp_path / "t", progress=False)
+    again = other.ingest(tmp_path / "t", progress=False)
+    for name in ("cut", "b"):
+        alone.ingest(tmp_path / "t" / f"{name}.json", progress=False)
 
     assert [validate(path) for path in sorted((tmp_path / "t").iterdir())] == [[], [], []]
     assert [step.get("is_copied_context") for step in documents["b"]["steps"]] == [True] * 5 + [None] * 5
     assert documents["b"]["final_metrics"]["total_prompt_tokens"] == 170
     assert "total_prompt_tokens" not in documents["cut"]["final_metrics"]
     assert documents["cut"]["steps"][3]["observation"]["results"][0]["content"] == "late"
+    assert (report.errors, report.branches, again.errors, again.sessions) == ([], 2, [], 0)
     assert totals(other)[TOTALS[:7]].equals(totals(store)[TOTALS[:7]])
+    assert totals(alone)[TOTALS[:7]].equals(totals(store)[TOTALS[:7]].loc[["b", "cut"]])
+    fork = ["parent_session_id", "fork_run_index", "fork_message_index"]
+    for name in ("a", "b", "cut"):
+        old, new = store.get_session(name), other.get_session(name)
+        assert [getattr(new, field) for field in fork] == [getattr(old, field) for field in fork]
+        assert [m.content for run in new.runs for m in run.messages] == [
+            m.content for run in old.runs for m in run.messages
+        ]
+        assert [run.session_id for run in new.runs] == [run.session_id for run in old.runs]
+    contents = [m.content for run in alone.get_session("b").runs for m in run.messages]
+    assert contents == [m.content for run in store.get_session("b").runs for m in run.messages]
 
 
 def test_member_runs_are_nested_trajectories(store, tmp_path, validate):
@@ -370,7 +385,7 @@ SAMPLES = ["claude_code", "codex", "gemini_cli", "inspect_ai", "opencode", "otel
 
 @pytest.mark.parametrize("name", SAMPLES)
 def test_sessions_of_other_programs(store, tmp_path, validate, shared_data, name):
-    """Each is valid, and comes back with its totals, messages by role, calls and results; a branch with its own."""
+    """Each is valid, and comes back with its totals, messages by role, calls and results; a branch is one again."""
     store.ingest(shared_data / name, progress=False)
     export(store, tmp_path / "t")
     other = InMemoryDb()
@@ -380,8 +395,7 @@ def test_sessions_of_other_programs(store, tmp_path, validate, shared_data, name
         path.name: [] for path in (tmp_path / "t").glob("*.json")
     }
     assert report.errors == []
-    has_runs = store.sessions_df().set_index("session_id").sort_index()["n_runs"] > 0
-    old, new = (totals(s)[has_runs].round({"cost": 9, "duration_s": 6}).astype(str) for s in (store, other))
+    old, new = (totals(s).round({"cost": 9, "duration_s": 6}).astype(str) for s in (store, other))
     assert new.equals(old)
     columns = ["tool_call_id", "tool_name", "args", "result", "status"]
     assert rows(other, columns, "tool_calls_df") == rows(store, columns, "tool_calls_df")
@@ -430,6 +444,23 @@ def test_a_damaged_addition_loses_no_message(store, tmp_path):
         other = InMemoryDb()
         other.ingest(path, progress=False)
         assert len(other.messages_df()) == 6
+
+
+def test_a_damaged_branch_stops_no_import(store, tmp_path):
+    """Nor does a damaged list of branches."""
+    store.append_run("a", a_run())
+    store.branch("a", after=(0, 2), new_session_id="b")
+    store.append_run("b", a_run("two"))
+    export(store, tmp_path / "t")
+    for name in ("a", "b"):
+        path = tmp_path / "t" / f"{name}.json"
+        whole = load(path)
+        for document in list(damaged_additions(whole))[::5]:
+            path.write_text(json.dumps(document))
+            other = InMemoryDb()
+            other.ingest(tmp_path / "t", progress=False)
+            assert other.get_session("a" if name == "b" else "b") is not None
+        path.write_text(json.dumps(whole))
 
 
 @pytest.mark.parametrize(

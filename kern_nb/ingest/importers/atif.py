@@ -4,6 +4,8 @@ A trajectory is a session. A step of the user is a prompt, a step of the agent i
 results of its observation are tool messages. Steps that are copied context are marked as history: their usage is
 counted where they were written. Trajectories of nested agents lie in the file or beside it, a continuation beside it.
 
+A trajectory that kern_nb exported has further data in ``extra`` (`atif_own`), from which runs and branches are restored.
+
 In the folder of a Harbor trial, the reward and the task are in ``result.json`` or ``verifier/`` (`atif_trial`).
 """
 
@@ -73,6 +75,7 @@ class _Link(NamedTuple):
     """How a trajectory belongs to the one that names it."""
 
     fork: Fork | None = None
+    is_branch: bool = False
     membership: Membership | None = None
     fallback_id: str | None = None
 
@@ -121,7 +124,8 @@ def _read_trajectory(
             continue
         seen.add(path.resolve())
         name = (PurePath(source.name).parent / path.relative_to(source.path.parent)).as_posix()
-        link = _Link(fork=Fork(parent_id)) if kind == "next" else _Link(membership=Membership(parent_id, call_id))
+        nested = _Link(membership=Membership(parent_id, call_id))
+        link = {"next": _Link(fork=Fork(parent_id)), "branch": _Link(is_branch=True)}.get(kind, nested)
         try:
             other = Source(path, name)
         except OSError as error:
@@ -146,7 +150,7 @@ def _nested_references(document: dict[str, Any]) -> Iterator[tuple[str, str | No
 
 
 def _references(file: Path, value: Any) -> list[tuple[str, str | None, Path]]:
-    """The trajectories that one names and that lie in its folder: nested ones with their call, then the next one."""
+    """The trajectories that one names and that lie in its folder: nested ones with their call, the next, branches."""
     if not _is_trajectory(value):
         return []
     references: dict[Path, tuple[str, str | None, Path]] = {}
@@ -157,6 +161,10 @@ def _references(file: Path, value: Any) -> list[tuple[str, str | None, Path]]:
     path = _file_beside(file, value.get("continued_trajectory_ref"))
     if path is not None:
         references.setdefault(path, ("next", None, path))
+    for name in atif_own.branches_of(value) if atif_own.is_own(value) else ():
+        path = _file_beside(file, name)
+        if path is not None:
+            references.setdefault(path, ("branch", None, path))
     return list(references.values())
 
 
@@ -182,12 +190,21 @@ def _draft(
     agent = to_dict(document.get("agent"))
     session_id = _session_id(source, line, document, link)
     model = agent["model_name"] if isinstance(agent.get("model_name"), str) else None
-    if link.fork is not None:
-        steps = [step for step in steps if to_dict(step).get("is_copied_context") is not True]
     is_own = atif_own.is_own(document)
-    parsed, markers = _parse_steps(source, line, steps, model, problems, is_own=is_own)
+    fork, point, n_inherited = link.fork, None, 0
+    if link.is_branch and is_own:
+        point = atif_own.fork_point(document)
+    if point is not None:
+        steps, n_inherited = atif_own.own_steps(steps, point)
+    elif fork is not None:
+        steps = [step for step in steps if to_dict(step).get("is_copied_context") is not True]
+    parsed, markers = _parse_steps(source, line, steps, model, problems, is_own=is_own, n_inherited=n_inherited)
     if is_own:
         groups, stated = atif_own.group_by_run(parsed, markers)
+        if point is not None:
+            fork = point.to_fork(len(groups[0]) if n_inherited else 0)
+        if n_inherited:
+            groups, stated = atif_own.join_inherited(groups, stated)
         runs, hashes, keys = build_runs(session_id, groups, model)
         for run, marker in zip(runs, stated, strict=True):
             problems += _restore(source, line, partial(atif_own.restore_run, run, marker))
@@ -222,7 +239,7 @@ def _draft(
         source=NAME,
         scores=scores,
         scored_at=trial.scored_at,
-        fork=link.fork,
+        fork=fork,
         membership=link.membership,
     )
 
@@ -248,21 +265,29 @@ def _restore(source: Source, line: int, restore: Callable[[], object]) -> list[P
 
 
 def _parse_steps(
-    source: Source, line: int, steps: list[Any], model: str | None, problems: list[Problem], *, is_own: bool
+    source: Source,
+    line: int,
+    steps: list[Any],
+    model: str | None,
+    problems: list[Problem],
+    *,
+    is_own: bool,
+    n_inherited: int,
 ) -> tuple[list[SourceMessage], list[tuple[int, dict[str, Any]]]]:
     """The messages of the steps, and the markers of runs that kern_nb wrote, each with the index of its first message.
 
-    Copied context is history; its last prompt is the one that an agent continues from.
+    Copied context is history; its last prompt is the one that an agent continues from. The first ``n_inherited`` steps
+    are a part of a run of the parent, to be compared with it.
     """
-    copied = [to_dict(step).get("is_copied_context") is True for step in steps]
+    copied = [i >= n_inherited and to_dict(step).get("is_copied_context") is True for i, step in enumerate(steps)]
     first = copied.index(False) if False in copied else len(steps)
     prompts = [i for i in range(first) if to_dict(steps[i]).get("source") == "user"]
     continues = first == len(steps) or to_dict(steps[first]).get("source") != "user"
     parsed: list[SourceMessage] = []
     markers: list[tuple[int, dict[str, Any]]] = []
     for index, step in enumerate(steps):
-        marker = atif_own.own_of(step).get("run") if is_own else None
-        markers += [(len(parsed), marker)] if isinstance(marker, dict) else []
+        marker = atif_own.marker_of(step, "inherited" if index < n_inherited else "run") if is_own else None
+        markers += [] if marker is None else [(len(parsed), marker)]
         is_prompt = not copied[index] or (continues and prompts[-1:] == [index])
         try:
             parsed += parse_step(step, model, is_copied=copied[index], is_prompt=is_prompt, is_own=is_own)

@@ -9,11 +9,12 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any, get_args
+from typing import Any, NamedTuple, get_args
 
 from kern_nb.db.schema import MAX_TOKENS
+from kern_nb.ingest.importer import Fork
 from kern_nb.ingest.importers.scored_records import to_count, to_dict, to_list, to_number, to_time
-from kern_nb.ingest.run_splitter import SourceMessage
+from kern_nb.ingest.run_splitter import SourceMessage, hash_content
 from kern_nb.records import YEARS, Message, Run, RunStatus, Session, SessionType, ToolCall, Usage
 
 OWN = "kern_nb"
@@ -22,6 +23,7 @@ OWN = "kern_nb"
 VERSION = 1
 """The version of what is below the key, in the ``extra`` of the trajectory."""
 
+_FORK = ("parent_session_id", "fork_run_index", "fork_message_index")
 _FIELDS = ("llm_call_count", "reasoning_effort")
 _ROLLOUT = ("prompt_token_ids", "completion_token_ids", "logprobs")
 _STATUSES = frozenset(get_args(RunStatus))
@@ -121,12 +123,76 @@ def set_result(call: ToolCall, record: dict[str, Any]) -> None:
 def group_by_run(
     messages: Sequence[SourceMessage], markers: Sequence[tuple[int, dict[str, Any]]]
 ) -> tuple[list[list[SourceMessage]], list[dict[str, Any]]]:
-    """The messages of each run, and what its marker states; ``markers`` are sorted, with the first message of each."""
+    """The messages of each run, and what its marker states; ``markers`` are sorted, with the first message of each.
+
+    The key of a message begins with its position, so that a branch can state where it branches from.
+    """
     if not markers:
-        return [list(messages)], [{}]
+        markers = [(0, {})] if messages else []
     starts = [0, *(start for start, _ in markers[1:]), len(messages)]
-    groups = [list(messages[start:end]) for start, end in pairwise(starts)]
+    groups = []
+    for position, (start, end) in enumerate(pairwise(starts) if markers else ()):
+        marker = markers[position][1]
+        index = count(marker.get("index"))
+        index = position if index is None else index
+        items = enumerate(messages[start:end])
+        groups.append([i._replace(key=f"{_position(index, n)}-{hash_content(i.message)}") for n, i in items])
     return groups, [marker for _, marker in markers]
+
+
+def _position(run_index: int, message_index: int) -> str:
+    """A position in a session, as text that sorts by it."""
+    return f"{run_index:09d}.{message_index:09d}"
+
+
+class ForkPoint(NamedTuple):
+    """Where a branch branches from: after a run of its parent, or after some messages of it."""
+
+    session_id: str
+    run_index: int
+    is_inside: bool
+
+    def to_fork(self, n_messages: int) -> Fork:
+        """The fork, with the number of messages that it inherits of the run."""
+        after = (self.run_index, n_messages) if self.is_inside else (self.run_index + 1, 0)
+        return Fork(self.session_id, _position(*after))
+
+
+def fork_point(document: dict[str, Any]) -> ForkPoint | None:
+    """Where a branch branches from, if the trajectory states it."""
+    own = own_of(document)
+    parent, run_index, message_index = (own.get(name) for name in _FORK)
+    if not isinstance(parent, str) or type(run_index) is not int or run_index < -1:
+        return None
+    return ForkPoint(parent, run_index, is_inside=message_index is not None)
+
+
+def own_steps(steps: list[Any], point: ForkPoint) -> tuple[list[Any], int]:
+    """The steps of a branch, and how many of the first are inherited: those of the run inside which it branches."""
+    first = next((i for i, step in enumerate(steps) if marker_of(step, "run") is not None), len(steps))
+    start = first
+    if point.is_inside:
+        inherited = (to_dict(marker_of(step, "inherited")).get("index") for step in steps[:first])
+        start = next((i for i, index in enumerate(inherited) if index == point.run_index), first)
+    return steps[start:], first - start
+
+
+def marker_of(step: Any, name: str = "run") -> dict[str, Any] | None:
+    """The marker at the first step of a run; that of an inherited run has only its index."""
+    marker = own_of(step).get(name)
+    return marker if isinstance(marker, dict) else None
+
+
+def join_inherited(
+    groups: list[list[SourceMessage]], markers: list[dict[str, Any]]
+) -> tuple[list[list[SourceMessage]], list[dict[str, Any]]]:
+    """Join the inherited messages of a run with the run that continues it, as the writer takes them apart again."""
+    return [groups[0] + (groups[1] if len(groups) > 1 else []), *groups[2:]], markers[1:] or markers
+
+
+def branches_of(document: Any) -> list[Any]:
+    """The names of the files of a session's branches, and of those of its branches, parents first."""
+    return to_list(own_of(document).get("branches"))
 
 
 def restore_run(run: Run, marker: dict[str, Any]) -> None:

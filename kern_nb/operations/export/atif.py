@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from kern_nb.extra_keys import TOOL_CALL_ID
@@ -45,8 +45,11 @@ class TrajectoryWriter:
         origin = (conversation.session.session_data or {}).get(ORIGIN)
         self._is_atif = isinstance(origin, dict) and origin.get("format") == "atif"
 
-    def build(self) -> JsonObject | None:
-        """Return the trajectory; None for a session without messages, which ATIF cannot express."""
+    def build(self, branches: Sequence[str] = ()) -> JsonObject | None:
+        """Return the trajectory; None for a session without messages, which ATIF cannot express.
+
+        ``branches`` are the files of its branches, which an import of this one reads, too.
+        """
         conversation = self._conversation
         session = conversation.session
         stated = self._stated_agent()
@@ -67,6 +70,9 @@ class TrajectoryWriter:
             "updated_at": session.updated_at,
             "duration_s": session.duration_s,
             "parent_session_id": session.parent_session_id,
+            "fork_run_index": session.fork_run_index,
+            "fork_message_index": session.fork_message_index,
+            "branches": branches or None,
             "scores": conversation.scores or None,
         }
         document["extra"] = {OWN: without_none(own)}

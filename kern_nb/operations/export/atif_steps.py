@@ -73,6 +73,9 @@ class Steps:
                 self._add_calls(run, last_answer, [call])
         if not is_copied:
             self._mark_run(run, first)
+        elif len(self.steps) > first:
+            own = self.steps[first].setdefault("extra", {}).setdefault(OWN, {})
+            own["inherited"] = {"index": run.run_index}
         for call_id, entries in self._pending.items():
             self._unanswered[call_id] += entries
         self._pending.clear()

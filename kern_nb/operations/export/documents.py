@@ -6,7 +6,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
+import sqlalchemy as sa
+
 from kern_nb import files
+from kern_nb.batches import batched
 from kern_nb.db import SessionStore
 from kern_nb.db.references import Reference
 from kern_nb.errors import BadUsage
@@ -38,9 +41,11 @@ def write_documents(
         blob = store.get_blob(sha256)
         return None if blob is None else blob.content
 
+    branches = _find_branches(store, target, references) if target.format == "atif" and target.is_folder else {}
+
     def write_atif(conversation: Conversation, path: Path) -> bool:
         writer = TrajectoryWriter(conversation, media, load)
-        document = writer.build()
+        document = writer.build(branches.get(conversation.session_id, ()))
         if document is None:
             return False
         _write_text(path, [to_json(document, indent=2)])
@@ -64,6 +69,25 @@ def write_documents(
         message = "The session has no messages" if len(references) == 1 else "None of the sessions has messages"
         raise BadUsage(f"{message}, which the format {target.format} requires.", "Export a bundle (.json) instead.")
     return counts
+
+
+def _find_branches(store: SessionStore, target: Target, references: Sequence[Reference]) -> dict[str, list[str]]:
+    """The files of all descendants of each exported session whose own parent is not exported, parents first."""
+    s = store.tables.sessions
+    session_ids = [reference.session_id for reference in references if reference.run_index is None]
+    parents: dict[str, str | None] = {}
+    with store.read_connection() as connection:
+        for batch in batched(session_ids):
+            query = sa.select(s.c.session_id, s.c.parent_session_id).where(s.c.session_id.in_(batch))
+            parents |= {row.session_id: row.parent_session_id for row in connection.execute(query)}
+    roots: dict[str, str] = {}
+    branches: dict[str, list[str]] = {}
+    for session_id in session_ids:  # a parent precedes its branches
+        root = roots.get(parents.get(session_id) or "")
+        roots[session_id] = session_id if root is None else root
+        if root is not None:
+            branches.setdefault(root, []).append(target.file_name(session_id))
+    return branches
 
 
 def write_parquet(file: IO[bytes], store: SessionStore, references: Sequence[Reference], *, progress: bool) -> Counts:
