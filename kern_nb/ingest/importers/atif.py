@@ -4,7 +4,7 @@ A trajectory is a session. A step of the user is a prompt, a step of the agent i
 results of its observation are tool messages. Steps that are copied context are marked as history: their usage is
 counted where they were written. Trajectories of nested agents lie in the file or beside it, a continuation beside it.
 
-A trajectory that kern_nb exported has further data in ``extra`` (`atif_own`), from which runs and branches are restored.
+A trajectory that kern_nb exported has further data in ``extra`` (`atif_own`), which restores runs and branches.
 
 In the folder of a Harbor trial, the reward and the task are in ``result.json`` or ``verifier/`` (`atif_trial`).
 """

@@ -21,7 +21,6 @@ from kern_nb.ingest.importer import (
     Draft,
     Fork,
     Importer,
-    MalformedRecord,
     error_text,
     hash_record,
     json_type,
@@ -79,7 +78,7 @@ def _read_conversation(source: Source, item: Item) -> Iterator[Draft | Problem]:
     mapping = require_field(record, "mapping", dict, "the conversation")
     session_id = to_id(record.get("conversation_id")) or to_id(record.get("id"))
     if session_id is None:
-        raise MalformedRecord("it has no id")
+        session_id = f"{source.session_name}-{hash_record(record.get('create_time'), list(mapping))[:8]}"
     entries, problems = _to_entries(mapping)
     for reason in problems:
         yield Problem(source.name, item.line(), f"Conversation {session_id[:80]!r}: {reason}.")

@@ -97,7 +97,7 @@ def _read_conversation(source: Source, item: Item) -> Iterator[Draft | Problem]:
     messages = require_field(record, "chat_messages", list, "the conversation")
     session_id = to_id(record.get("uuid"))
     if session_id is None:
-        raise MalformedRecord("it has no uuid")
+        session_id = f"{source.session_name}-{hash_record(record.get('created_at'), messages[:1])[:8]}"
     entries: list[Entry] = []
     parsed: dict[int, list[SourceMessage]] = {}
     for index, message in enumerate(messages):

@@ -83,8 +83,8 @@ def export(
     * ``bundle``: the default for ``.json``, as above.
     * ``page``: the default for ``.html``, transcripts to read.
     * ``atif``: a trajectory in ATIF, the interchange format of Harbor and Terminal-Bench: one session in a ``.json``
-      file, or a folder with a file a session. What a branch inherits is copied context (an import of the folder makes it
-      a branch again), members' runs are nested trajectories; pictures are files in ``images/`` beside it.
+      file, or a folder with a file a session. What a branch inherits is copied context (importing the folder makes it a
+      branch again), members' runs are nested trajectories; pictures are files in ``images/`` beside it.
     * ``sts``: the Session Trace Simple Format, which the Hugging Face Hub shows: one session in a ``.jsonl`` file, or a
       folder. It has texts, reasoning and calls; usage, pictures and members' runs are left out.
     * ``parquet``: the default for ``.parquet``, a row a session, as trainers read them: ``messages`` in the shape of

@@ -158,6 +158,12 @@ def test_equal_short_ids_of_two_conversations_are_no_copies(importer, tmp_path):
     assert store.sessions_df()["parent_session_id"].isna().sum() == 2
 
 
+def test_conversations_without_an_id_are_named_after_the_file(importer, tmp_path):
+    both = [conversation(TALK[:n], "a1", conversation_id=None) for n in (2, 3)]
+    store = import_twice(tmp_path, write(tmp_path, "conversations.json", both))
+    assert store.sessions_df()["session_id"].str.startswith("conversations-").sum() == 2
+
+
 def test_an_archive_with_split_files(importer, tmp_path):
     with zipfile.ZipFile(tmp_path / "export.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("chat.html", "<html>")
