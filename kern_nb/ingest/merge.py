@@ -130,6 +130,7 @@ class DraftMerger:
         n_inherited = line.n_inherited - base
         options: dict[str, Any] = {
             "corrects": corrects,
+            "completes": is_first and draft.has_record_ids,
             "extends": self._may_extend(draft, line),
             "n_inherited": n_inherited,
         }
@@ -138,7 +139,10 @@ class DraftMerger:
             draft = _join_runs(draft, match.runs)
             match = self._compare(draft, line.runs[base:], **options)
         if match.parts:
-            return self._diverge(draft, line, match, is_first=is_first)
+            merged = self._diverge(draft, line, match, is_first=is_first)
+            if is_first and draft.has_record_ids and _is_same_file(draft, line.session):
+                self._correct(draft, line, match, base, merged.changes)
+            return merged
         merged = self._continue(draft, line, match)
         if _origin(line.session).get("hash") == draft.session_hash:
             return merged
@@ -210,15 +214,19 @@ class DraftMerger:
         """Replace the runs of a line that have changed, and append those that are new."""
         changes = Changes()
         base = self._n_stated(draft)
-        self._replace_runs(draft, line, match, base, changes)
         written = self._append_runs(draft, line, match.runs, changes, cut=None)
-        self._finish(draft, changes)
-        for index in match.changed:
-            self._set_run(line.runs[base + index], draft, index)
+        self._correct(draft, line, match, base, changes)
         self._extend_line(line, draft, match.runs, written)
         if len(line.runs) == base + len(draft.runs):
             self.read_lines.ends.add((draft.file, line.session_id))
         return Merged(changes, tokens=_tokens(written))
+
+    def _correct(self, draft: Draft, line: StoredLine, match: Match, base: int, changes: Changes) -> None:
+        """Replace the runs of a line whose record has changed."""
+        self._replace_runs(draft, line, match, base, changes)
+        self._finish(draft, changes)
+        for index in match.changed:
+            self._set_run(line.runs[base + index], draft, index)
 
     def _update_session(self, draft: Draft, line: StoredLine, changes: Changes) -> None:
         columns = _merge_columns(draft, mapping.session_row(draft.session), line.session)
@@ -235,6 +243,7 @@ class DraftMerger:
         runs: list[StoredRun],
         *,
         corrects: bool = False,
+        completes: bool = False,
         exact: bool = False,
         extends: bool = True,
         n_inherited: int = 0,
@@ -245,6 +254,8 @@ class DraftMerger:
             draft: The draft.
             runs: The runs.
             corrects: Whether a different run of the draft is a correction of the stored one.
+            completes: Whether a run of the draft that has all messages of the stored one, and others between them,
+                replaces it: a damaged or unfinished version of its file lacked them.
             exact: Whether the line is another session's, which the draft does not continue.
             extends: Whether what follows the end of the line belongs to it.
             n_inherited: The number of runs that the line inherits: these may have grown since the draft was copied.
@@ -272,17 +283,27 @@ class DraftMerger:
                 return Match(len(draft.runs), 0, tuple(changed))  # an older copy
             elif corrects and run.cut is None and run.session_id == draft.session_id:
                 changed.append(i)
+            elif completes and self._is_completed(draft, run, stored, new):
+                changed.append(i)
             else:
                 return Match(i, n, tuple(changed), parts=True)
         return Match(n_both, 0, tuple(changed), parts=not extends and len(draft.runs) > n_both)
 
-    def _diverge(self, draft: Draft, line: StoredLine, match: Match, *, is_first: bool) -> Merged:
+    def _is_completed(self, draft: Draft, run: StoredRun, stored: list[str], new: list[str]) -> bool:
+        if run.cut is not None or run.session_id != draft.session_id:
+            return False
+        following = iter(new)
+        return all(key in following for key in stored) and not self.lines.is_cut(run)
+
+    def _diverge(
+        self, draft: Draft, line: StoredLine, match: Match, *, is_first: bool, tried: tuple[str, ...] = ()
+    ) -> Merged:
         """Store a draft that parts from the session of its id as a branch with an id of its own."""
         is_line = draft.has_record_ids or not is_first  # else an id may mean something else in another file
-        if match.runs == 0 and (is_first or not draft.has_record_ids) and (match.messages == 0 or not is_line):
+        may_be_new = draft.has_record_ids and (not is_first or _is_same_file(draft, line.session))
+        if match.runs == 0 and not may_be_new and (match.messages == 0 or not is_line):
             raise MalformedRecord(_different_session(line, draft))
-        key = hash_record(draft.session_id, draft.keys[match.runs][match.messages])[:_KEY_LENGTH]
-        branch_id = f"{draft.session_id}~{key}"
+        branch_id = _branch_id(draft, match, tried)
         branch = self.lines.get(branch_id)
         if branch is None:
             return self._branch_after(draft, line, match, branch_id)
@@ -292,7 +313,7 @@ class DraftMerger:
             draft = _join_runs(draft, match.runs)
             match = self._compare(draft, branch.runs[base:], extends=extends)
         if match.parts:
-            return self._diverge(draft, branch, match, is_first=False)
+            return self._diverge(draft, branch, match, is_first=False, tried=(*tried, branch_id))
         return self._continue(draft, branch, match)
 
     # New sessions -----------------------------------------------------------------------------------------------------
@@ -546,6 +567,22 @@ def _own_run(draft: Draft, line: StoredLine, i: int, skipped: int) -> Run:
             "input": run.input if has_prompt or not skipped else "",  # the prompt is inherited
         }
     )
+
+
+def _branch_id(draft: Draft, match: Match, tried: tuple[str, ...]) -> str:
+    """The id of the branch that begins with the first message that a line lacks.
+
+    The same message may begin other branches, if a damaged version of the file lacked messages before it.
+    """
+    keys = [key for run in draft.keys[: match.runs + 1] for key in run]
+    n = sum(map(len, draft.keys[: match.runs])) + match.messages
+    first = keys[n] if n < len(keys) else ""  # a run that ends before the stored one does
+    names: list[Any] = [first, keys[: n + 1], draft.keys]
+    ids = [f"{draft.session_id}~{hash_record(draft.session_id, name)[:_KEY_LENGTH]}" for name in names]
+    unused = next((name for name in ids if name not in tried), None)
+    if unused is None:
+        raise MalformedRecord("the store has branches of this session that differ from it")
+    return unused
 
 
 def _ends_inside(draft: Draft, match: Match) -> bool:

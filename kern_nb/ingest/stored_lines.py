@@ -180,6 +180,17 @@ class StoredLines:
         inherited = self.keys_of(run.cut.run)
         return None if inherited is None else inherited[: run.cut.count] + run.keys
 
+    def is_cut(self, run: StoredRun) -> bool:
+        """Whether a session inherits a part of a run."""
+        s = self.store.tables.sessions
+        place = {"parent_session_id": run.session_id, "fork_run_index": run.run_index}
+        new = [line.session for line in self.lines.values() if line is not None]
+        if any(row["fork_message_index"] is not None and place.items() <= dict(row).items() for row in new):
+            return True
+        conditions = [s.c[name] == value for name, value in place.items()]
+        query = sa.select(s.c.session_id).where(*conditions, s.c.fork_message_index.is_not(None)).limit(1)
+        return self.connection.execute(query).first() is not None
+
     def run_row(self, run_id: str) -> StoredRow | None:
         """The row of a run, by its id."""
         r = self.store.tables.runs

@@ -311,3 +311,78 @@ def test_history_that_the_first_run_of_a_later_file_repeats_is_stored_once(store
 
     assert texts(store, "chat") == expected(turn(1), turn(2))
     assert len(store.messages_df()) == 4
+
+
+def test_an_intact_version_of_a_damaged_file_completes_its_runs(store):
+    """Records that the first version lacked are inserted, whether or not other runs follow."""
+    for missing in (1, 2, 4):
+        session_id = file = f"s{missing}"
+        whole = [*turn(1, file), message(f"b1{file}", "assistant"), *turn(2), message("b2", "assistant"), *turn(3)]
+        write_drafts(store, [draft(session_id, whole[:missing] + whole[missing + 1 :], file=file)])
+        report = write_drafts(store, [draft(session_id, whole, file=file)])
+
+        assert (report.sessions, report.errors, texts(store, session_id)) == (0, [], expected(whole))
+        assert_unchanged_by(store, draft(session_id, whole, file=file))
+    assert store.check().problems == []
+
+
+def test_a_run_is_not_completed_before_a_branch_point_in_it(store):
+    """What the branch inherits stays; the complete version is another branch."""
+    short = [message("p1"), message("b1", "assistant"), message("c1", "assistant")]
+    other = [message("p1"), message("b1", "assistant"), message("d1", "assistant")]
+    whole = [message("p1"), message("a1", "assistant"), *short[1:]]
+    write_drafts(store, [draft("tree", short), draft("fork", other, file="g.jsonl")])
+    write_drafts(store, [draft("tree", whole)])
+
+    assert texts(store, "tree") == expected(short)
+    assert texts(store, "fork") == expected(other)
+    [branch] = set(store.sessions_df()["session_id"]) - {"tree", "fork"}
+    assert texts(store, branch) == expected(whole)
+    assert store.check().problems == []
+
+
+def test_a_version_without_the_first_records_is_stored_beside_the_stored_one(store):
+    """The file was damaged where it begins, or begins anew: neither version is lost."""
+    one, two = [*turn(1, "x"), *turn(2)], [*turn(1), *turn(3)]
+    write_drafts(store, [draft("s", one)])
+    report = write_drafts(store, [draft("s", two)])
+
+    assert (report.sessions, report.errors) == (1, [])
+    [branch] = set(store.sessions_df()["session_id"]) - {"s"}
+    assert (texts(store, "s"), texts(store, branch)) == (expected(one), expected(two))
+    assert store.check().problems == []
+    assert_unchanged_by(store, draft("s", two))
+
+
+def test_a_record_may_begin_two_branches(store):
+    """A record that was damaged in an older version of the file is before it in one branch, and not in the other."""
+    damaged = message("x1", "assistant")
+    older = [[message("p1"), damaged, *turn(2)], [message("p1"), damaged, message("a1", "assistant"), *turn(3)]]
+    intact = [message("p1"), message("a1", "assistant"), *turn(3)]
+    write_drafts(store, [draft("s", line) for line in older])
+    report = write_drafts(store, [draft("s", intact)])
+
+    assert (report.sessions, report.errors) == (1, [])
+    assert expected(intact) in [texts(store, name) for name in store.sessions_df()["session_id"]]
+    assert_unchanged_by(store, draft("s", intact))
+
+
+def test_a_corrected_record_before_a_branch_point_is_stored(store):
+    """A version of a file corrects a record, and its conversation goes on differently: both are stored."""
+    write_drafts(store, [draft("s", [message("p1"), message("a1", "assistant", "unfinish"), *turn(2)])])
+    report = write_drafts(store, [draft("s", [*turn(1), *turn(3)])])
+
+    assert (report.sessions, report.runs) == (1, 2)
+    assert texts(store, "s") == expected(turn(1), turn(2))
+    [branch] = set(store.sessions_df()["session_id"]) - {"s"}
+    assert texts(store, branch) == expected(turn(1), turn(3))
+
+
+def test_a_copy_in_another_file_that_lacks_the_end_of_a_run_is_a_branch(store):
+    """A conversation without ids for its records, whose runs are told apart by what they say."""
+    write_drafts(store, [draft("s", [*turn(1), *turn(2), message("b2", "assistant")], ids=False)])
+    write_drafts(store, [draft("s", [*turn(1), *turn(2), *turn(3)], ids=False, file="g.jsonl")])
+
+    assert texts(store, "s") == expected(turn(1), turn(2), [message("b2")])
+    [branch] = set(store.sessions_df()["session_id"]) - {"s"}
+    assert texts(store, branch) == expected(turn(1), turn(2), turn(3))

@@ -192,7 +192,8 @@ class _Log:
                 is_answer = answer is not None and message.role == "assistant"
                 if is_answer and answer:
                     answer.describe(message)
-                record = [name, index, *(answer.record if is_answer and answer else ())]
+                calls = [(call.tool_call_id, call.tool_name, call.args) for call in message.tool_calls]
+                record = [name, index, message.content, calls, *(answer.record if is_answer and answer else ())]
                 key = f"{owner}:{name}:{index}"
                 items.append((SourceMessage(message, record, key), answer if is_answer else None))
         _set_times(items)
