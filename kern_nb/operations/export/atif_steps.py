@@ -13,18 +13,23 @@ from typing import Any, TypeAlias
 
 from kern_nb.extra_keys import FILES
 from kern_nb.ingest.importers.atif_own import OWN
-from kern_nb.operations.export.conversations import is_reasoning, messages_of, reasoning_of, stated_cost
+from kern_nb.operations.export.atif_fields import (
+    JsonObject,
+    lift_fields,
+    results_of,
+    set_extra,
+    to_metrics,
+    unstated_ends,
+)
+from kern_nb.operations.export.conversations import is_reasoning, messages_of, reasoning_of
 from kern_nb.operations.export.media import MediaFolder, read_medium
 from kern_nb.operations.export.plain import to_json, without_none
-from kern_nb.records import RESULT_ROLES, Message, Run, ToolCall, Usage, is_parts, text_of
+from kern_nb.records import RESULT_ROLES, Message, Run, ToolCall, is_parts
 
-JsonObject = dict[str, Any]
 _Calls: TypeAlias = "defaultdict[str | None, list[tuple[JsonObject, ToolCall]]]"
 
 _SOURCES = {"system": "system", "user": "user", "assistant": "agent"}
-_ROLLOUT = ("prompt_token_ids", "completion_token_ids", "logprobs")
 _TEXT_TYPES = frozenset({"text", "input_text", "output_text"})
-_MEDIA_TYPES = ("image", "audio")
 
 
 class Steps:
@@ -89,7 +94,7 @@ class Steps:
         if step is None:
             call_id = None
             step = self.steps[-1] if self.steps else self._new_step("system", "", only_results=True)
-        results = _results(step)
+        results = results_of(step)
         result = next((r for r in results if r.get("source_call_id") == call_id), None) if call_id else None
         if result is None:
             result = without_none({"source_call_id": call_id, "extra": {OWN: {"is_message": False}}})
@@ -105,7 +110,7 @@ class Steps:
                     own: JsonObject = {"is_message": False}
                     self._set_result_content(result, own, call.result)
                     failed = {} if call.is_error is None else {"is_error": call.is_error}
-                    _results(step).append(result | {"extra": failed | {OWN: own}})
+                    results_of(step).append(result | {"extra": failed | {OWN: own}})
         self._unanswered.clear()
         for number, step in enumerate(self.steps, 1):
             step["step_id"] = number
@@ -130,7 +135,7 @@ class Steps:
         if message.created_at is not None:
             step["timestamp"] = message.created_at.isoformat()
         extra = dict(message.extra)
-        fields, metrics = self._lift(extra, source) if self._is_atif else ({}, {})
+        fields, metrics = lift_fields(extra, source) if self._is_atif else ({}, {})
         step |= fields
         own = without_none({"message_id": message.message_id, "partial": message.partial})
         if message.role not in _SOURCES:
@@ -154,7 +159,7 @@ class Steps:
             own["llm_call_count"] = step.pop("llm_call_count")
         if others:
             own["parts"] = others
-        _set_extra(step, extra, own)
+        set_extra(step, extra, own)
         self._add_calls(run, step, message.tool_calls)
         return step
 
@@ -196,30 +201,6 @@ class Steps:
         is_estimate = index is not None and (run.run_id, index) in self._estimated
         return to_metrics(message.usage, is_estimate=is_estimate)
 
-    @staticmethod
-    def _lift(extra: JsonObject, source: str) -> tuple[JsonObject, JsonObject]:
-        """Take the fields of ATIF out of the ``extra`` of a message that was imported from it."""
-        fields: JsonObject = {}
-        metrics: JsonObject = {}
-        extra.pop("step_id", None)
-        count, effort = extra.get("llm_call_count"), extra.get("reasoning_effort")
-        if type(count) is int and count >= 0:
-            fields["llm_call_count"] = extra.pop("llm_call_count")
-        if source == "agent":
-            if type(effort) in (str, int, float):
-                fields["reasoning_effort"] = extra.pop("reasoning_effort")
-            for key in _ROLLOUT:
-                values = extra.get(key)
-                kinds = (int,) if key != "logprobs" else (int, float)
-                if isinstance(values, list) and all(type(value) in kinds for value in values):
-                    metrics[key] = extra.pop(key)
-        nested = extra.get("extra")
-        if isinstance(nested, dict):
-            extra.pop("extra")
-            for key, value in nested.items():
-                extra.setdefault(key, value)
-        return fields, metrics
-
     def _mark_run(self, run: Run, first: int) -> None:
         """Note at the first step of a run what kern_nb has of it: ATIF has no runs."""
         if len(self.steps) == first:
@@ -236,7 +217,7 @@ class Steps:
         for name, time in (("created_at", run.created_at), ("finished_at", run.finished_at)):
             fields[name] = None if time is None else time.isoformat()
         step = self.steps[first]
-        step.setdefault("extra", {}).setdefault(OWN, {})["run"] = without_none(fields) | _unstated_ends(run)
+        step.setdefault("extra", {}).setdefault(OWN, {})["run"] = without_none(fields) | unstated_ends(run)
 
     # Calls and results ------------------------------------------------------------------------------------------------
 
@@ -275,7 +256,7 @@ class Steps:
             "function_name": call.tool_name or "",
             "arguments": call.args if isinstance(call.args, dict) else {},
         }
-        _set_extra(record, extra, own)
+        set_extra(record, extra, own)
         return record
 
     def _add_result(self, message: Message, first: int, *, is_copied: bool) -> None:
@@ -310,8 +291,8 @@ class Steps:
         if self._is_atif and isinstance(extra.get("extra"), dict):
             extra = extra.pop("extra") | extra
         extra.pop("subagent_trajectory_ref", None)  # written anew
-        _set_extra(result, extra | ({} if is_error is None else {"is_error": is_error}), own)
-        _results(step).append(result)
+        set_extra(result, extra | ({} if is_error is None else {"is_error": is_error}), own)
+        results_of(step).append(result)
 
     @staticmethod
     def _take(message: Message, pending: _Calls) -> tuple[JsonObject, ToolCall] | None:
@@ -344,53 +325,3 @@ class Steps:
             result["content"] = content
         else:
             result["content"], own["is_json"] = to_json(content), True
-
-
-def _unstated_ends(run: Run) -> JsonObject:
-    """The input and output of a run, also if there is none, where these are not its prompts and its last answer."""
-    own = [message for message in messages_of(run) if not message.from_history]
-    prompts = [text for m in own if m.role == "user" and (text := text_of(m.content))]
-    answers = [text for m in own if m.role == "assistant" and (text := text_of(m.content))]
-    stated = {"input": ["\n".join(prompts)] if prompts else [], "output": answers[-1:]}
-    ends = {"input": run.input, "output": run.output}
-    texts = {name: text_of(value) for name, value in ends.items()}
-    return {
-        name: value if texts[name] is None else texts[name]
-        for name, value in ends.items()
-        if (value is not None or stated[name]) and [texts[name]] != stated[name]
-    }
-
-
-def to_metrics(usage: Usage | None, *, is_estimate: bool) -> JsonObject:
-    """The metrics of a usage; an estimated cost is no cost that was stated."""
-    if usage is None:
-        return {}
-    details = without_none(
-        {
-            "cache_write_tokens": usage.cache_write_tokens,
-            "reasoning_tokens": usage.reasoning_tokens,
-            "total_tokens": usage.total_tokens,
-            "estimated_cost_usd": usage.cost if is_estimate else None,
-        }
-    )
-    fields = {
-        "prompt_tokens": usage.input_tokens,
-        "completion_tokens": usage.output_tokens,
-        "cached_tokens": usage.cache_read_tokens,
-        "cost_usd": None if is_estimate else stated_cost(usage),
-        "extra": details or None,
-    }
-    return without_none(fields)
-
-
-def _results(step: JsonObject) -> list[JsonObject]:
-    results: list[JsonObject] = step.setdefault("observation", {"results": []})["results"]
-    return results
-
-
-def _set_extra(record: JsonObject, extra: JsonObject, own: JsonObject) -> None:
-    extra.pop(OWN, None)
-    if own:
-        extra[OWN] = own
-    if extra:
-        record["extra"] = extra
