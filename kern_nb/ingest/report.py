@@ -85,7 +85,7 @@ class IngestReport(DisplayMixin):
         if self.repeated_tokens:
             share = 100 * self.repeated_tokens / (self.tokens + self.repeated_tokens)
             percent = "less than 1" if share < 1 else f"{share:.0f}"
-            parts.append(f"{percent} % of the tokens in the files are repetitions, which are not counted again")
+            parts.append(f"{percent}% of the tokens in the files are repetitions, which are not counted again")
         return ["; ".join(parts) + "."] if parts else []
 
     def describe_passed_over(self) -> list[str]:
@@ -112,7 +112,10 @@ class IngestReport(DisplayMixin):
         """The counts on one line, then the first problems on a line each."""
         kinds = ("session", "run", "message", "tool_call")
         stored = ", ".join(pluralize(getattr(self, f"{kind}s"), kind.replace("_", " ")) for kind in kinds)
-        lines = [f"Stored {stored}; skipped {pluralize(self.skipped, 'session')} already stored."]
+        already = f"{pluralize(self.skipped, 'session')} already stored"
+        lines = [f"Stored {stored}{f'; skipped {already}' if self.skipped else ''}."]
+        if self.skipped and not self.runs:
+            lines = [f"Nothing new: skipped {already}."]
         lines += self.describe_repetitions()
         if self.errors:
             lines.append(f"{pluralize(len(self.errors), 'problem')}:")

@@ -100,7 +100,7 @@ VERBS = (
         arg("path", "PATH", "A file, an archive, a folder, or a pattern like *.json.", "paths", nargs="*"),
         arg("--format", "FORMAT", "The importer; by default detected from the content.", "formats"),
         switch("--mine", "Import the sessions that coding agents and other programs keep on this machine."),
-        arg("--from", "A,B", "Only those of these programs, for example codex,claude_code.", "formats", dest="program"),
+        arg("--from", "A,B", "Only those of these programs, such as codex,claude_code.", "programs", dest="program"),
         arg("--since", "TIME", "Only sessions with something then or later; 2026-11-20 or 2026-11-20T14:30, in UTC."),
         switch("--list", "With --mine: list the folders, numbers, dates and sizes, and import nothing."),
         switch("--follow", "Keep the store up to date with the files until it is interrupted."),
