@@ -304,7 +304,7 @@ def move_in(home: Path) -> None:
     """Make a folder the home of this process, and hide where the real programs keep their sessions."""
     os.environ["HOME"] = os.environ["USERPROFILE"] = str(home)
     places = " ".join(place for info in kern_nb.formats() for place in info.locations)
-    for variable in re.findall(r"\$(\w+)", places):
+    for variable in re.findall(r"[$%](\w+)", places):
         os.environ.pop(variable, None)
 
 

@@ -119,7 +119,7 @@ VERBS = (
         lambda _: kern_nb.formats(),
         example="%kern formats",
         python="kern_nb.formats()",
-        details="Another package can add a format: see the page about importers.",
+        details="docs/formats.md explains what is imported, and docs/importers.md how a package adds a format.",
     ),
     verb(
         "export",
