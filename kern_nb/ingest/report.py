@@ -80,8 +80,8 @@ class IngestReport(DisplayMixin):
         """Describe the branches, and the part of the files that repeats other sessions: a line, or none."""
         parts = []
         if self.branches:
-            verb = "is a branch" if self.branches == 1 else "are branches"
-            parts.append(f"{self.branches:,} of the sessions {verb} of others")
+            what = "is a branch of another" if self.branches == 1 else "are branches of others"
+            parts.append(f"{self.branches:,} of the sessions {what}")
         if self.repeated_tokens:
             share = 100 * self.repeated_tokens / (self.tokens + self.repeated_tokens)
             percent = "less than 1" if share < 1 else f"{share:.0f}"

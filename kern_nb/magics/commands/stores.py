@@ -28,6 +28,12 @@ def _import(args: Namespace) -> object:
         raise BadUsage("%kern import needs a PATH, or --mine.", "For example: %kern import results/")
     if is_mine and (args.path or args.format):
         raise BadUsage("--mine and --from take no PATH and no --format.", "Import the files of a PATH by themselves.")
+    if programs == []:
+        raise BadUsage("--from names no program.", "For example: %kern import --from codex,claude_code")
+    if args.list and (args.follow or not is_mine):
+        raise BadUsage("--list needs --mine or --from, and no --follow.", "For example: %kern import --mine --list")
+    if args.follow and args.format:
+        raise BadUsage("--follow detects the formats and takes no --format.", "Remove --format, or import once.")
     if args.list:
         return kern_nb.local_sessions(*(programs or ()), since=args.since)
     if args.follow:
