@@ -54,7 +54,7 @@ def formats() -> FormatTable:
     for name, importer in load_importers().items():
         places = []
         for location in importer.locations:
-            folder = f"${location.variable} or {location.folder}" if location.variable else location.folder
-            places.append(f"{folder}/{location.pattern}")
+            override = f" (${location.variable} replaces {location.folder})" if location.variable else ""
+            places.append(f"{location.folder.removesuffix('/')}/{location.pattern}{override}")
         infos.append(FormatInfo(name, importer.reads, tuple(places)))
     return FormatTable(infos)

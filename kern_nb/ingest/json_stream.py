@@ -492,4 +492,6 @@ def _ends_with_brackets(file: BinaryIO, size: int) -> bool:
 def _reason(error: Exception) -> str:
     if isinstance(error, RecursionError):
         return "it is nested too deeply"
-    return str(error.msg if isinstance(error, json.JSONDecodeError) else error)
+    if isinstance(error, json.JSONDecodeError):
+        return error.msg.removesuffix(" at").removesuffix(" starting")  # the position is stated already
+    return str(error)

@@ -49,6 +49,7 @@ class Merged:
 
     changes: Changes
     is_branch: bool = False
+    is_nested_agent: bool = False
     repeated_tokens: int = 0
     tokens: int = 0
 
@@ -372,6 +373,7 @@ class DraftMerger:
             "fork_run_index": fork[0],
             "fork_message_index": fork[1],
             "source_key": parent.session["source_key"],
+            "created_at": _branch_time(draft, row["created_at"], parent, n_equal, 0 if cut is None else cut.count),
         }
         until = fork[0] if fork[1] is None else fork[0] - 1
         inherited = [run for run in parent.runs if run.run_index <= until]
@@ -477,7 +479,7 @@ class DraftMerger:
         self._finish(draft, changes)
         if draft.runs:
             self.nested[draft.session_id] = (line.session_id, draft.runs[0].run_id)
-        return Merged(changes, tokens=_tokens(written))
+        return Merged(changes, is_nested_agent=True, tokens=_tokens(written))
 
     # Rows -------------------------------------------------------------------------------------------------------------
 
@@ -620,6 +622,15 @@ def source_key(draft: Draft) -> str | None:
     return hash_record(draft.source, draft.keys[0][0])
 
 
+def _branch_time(draft: Draft, stated: int | None, parent: StoredLine, i: int, n: int) -> int | None:
+    """When a branch began. A copy has the time of what it copies: it began with the first message of its own."""
+    begin = parent.session["created_at"]
+    if i >= len(draft.runs) or stated is None or begin is None or stated > begin:
+        return stated
+    own = next((m.created_at for m in draft.runs[i].messages[n:] if m.created_at is not None), None)
+    return stated if own is None else max(stated, int(own.timestamp()))
+
+
 def _different_session(line: StoredLine, draft: Draft) -> str:
     if line.session["parent_session_id"] is not None and not line.runs[line.n_inherited :]:
         return "the store has a branch with this id"
@@ -646,7 +657,9 @@ def _with_origin(draft: Draft, data: dict[str, Any] | None) -> dict[str, Any]:
 
 def _merge_columns(draft: Draft, row: Row, session: StoredRow | Row) -> Row:
     """The new columns of a session whose record has changed; the user's additions stay."""
-    columns = {name: value for name, value in row.items() if value is not None and name != "session_id"}
+    # The time of a branch is that of its branch point.
+    kept = ("session_id",) if session["parent_session_id"] is None else ("session_id", "created_at")
+    columns = {name: value for name, value in row.items() if value is not None and name not in kept}
     columns["metadata"] = (session["metadata"] or {}) | (row["metadata"] or {})
     columns["session_data"] = _with_origin(draft, (session["session_data"] or {}) | (row["session_data"] or {}))
     times = [time for time in (session["updated_at"], row["updated_at"]) if time is not None]

@@ -80,12 +80,12 @@ class IngestReport(DisplayMixin):
         """Describe the branches, and the part of the files that repeats other sessions: a line, or none."""
         parts = []
         if self.branches:
-            verb = "is a branch" if self.branches == 1 else "are branches"
-            parts.append(f"{self.branches:,} of the sessions {verb} of others")
+            what = "is a branch of another" if self.branches == 1 else "are branches of others"
+            parts.append(f"{self.branches:,} of the sessions {what}")
         if self.repeated_tokens:
             share = 100 * self.repeated_tokens / (self.tokens + self.repeated_tokens)
             percent = "less than 1" if share < 1 else f"{share:.0f}"
-            parts.append(f"{percent} % of the tokens in the files are repetitions, which are not counted again")
+            parts.append(f"{percent}% of the tokens in the files are repetitions, which are not counted again")
         return ["; ".join(parts) + "."] if parts else []
 
     def describe_passed_over(self) -> list[str]:
@@ -112,7 +112,10 @@ class IngestReport(DisplayMixin):
         """The counts on one line, then the first problems on a line each."""
         kinds = ("session", "run", "message", "tool_call")
         stored = ", ".join(pluralize(getattr(self, f"{kind}s"), kind.replace("_", " ")) for kind in kinds)
-        lines = [f"Stored {stored}; skipped {pluralize(self.skipped, 'session')} already stored."]
+        already = f"{pluralize(self.skipped, 'session')} already stored"
+        lines = [f"Stored {stored}{f'; skipped {already}' if self.skipped else ''}."]
+        if self.skipped and not self.runs:
+            lines = [f"Nothing new: skipped {already}."]
         lines += self.describe_repetitions()
         if self.errors:
             lines.append(f"{pluralize(len(self.errors), 'problem')}:")

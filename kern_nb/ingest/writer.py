@@ -109,6 +109,7 @@ class _BatchWriter:
 
     def _merge(self, item: Draft | BundledSession, merger: DraftMerger, existing: ExistingRows) -> Changes | None:
         limit = mapping.MAX_ID_LENGTH if isinstance(item, BundledSession) else MAX_ID_LENGTH
+        is_session = True  # a nested agent is none: its runs belong to a session
         try:
             _require_length(item.session_id, limit)
             if isinstance(item, BundledSession):
@@ -117,7 +118,7 @@ class _BatchWriter:
                 existing.add(item)
             else:
                 merged = merger.merge(item)
-                changes = merged.changes
+                changes, is_session = merged.changes, not merged.is_nested_agent
                 self.report.branches += merged.is_branch and bool(changes.rows["sessions"])
                 self.report.tokens += merged.tokens
                 self.report.repeated_tokens += merged.repeated_tokens
@@ -126,7 +127,7 @@ class _BatchWriter:
                 raise
             self._report(item, f"is not imported: {str(error).rstrip('.')}")
             return None
-        self.report.skipped += not changes
+        self.report.skipped += is_session and not changes
         if changes.warning:
             self._report(item, changes.warning)
         return changes

@@ -143,6 +143,11 @@ def group_names(_: str, store: str | None) -> list[str]:
     return list(dict.fromkeys(["model", "agent_id", "user_id", *keys]))
 
 
+def cost_groups(word: str, store: str | None) -> list[str]:
+    """Return what costs can be grouped by, and is not in the list yet."""
+    return _extend_list(word, ["model", "model_provider", "day", "week", "month", "year", *group_names("", store)])
+
+
 def columns(word: str, _: str | None) -> list[str]:
     """Return the columns of the frames that are not in the list yet."""
     from kern_nb.db.columns import FRAMES as COLUMNS
@@ -189,6 +194,17 @@ def formats(_: str, __: str | None) -> list[str]:
     return _cache.get("formats", fetch)
 
 
+def programs(word: str, _: str | None) -> list[str]:
+    """Return the importers whose files have a usual folder, and are not in the list yet."""
+
+    def fetch() -> list[str]:
+        from kern_nb.ingest.registry import load_importers
+
+        return [name for name, importer in load_importers().items() if importer.locations]
+
+    return _extend_list(word, _cache.get("programs", fetch))
+
+
 def paths(word: str, _: str | None) -> list[str]:
     """Return files, and folders with a slash at the end; hidden ones only if the word starts with a dot."""
     folder, slash, prefix = word.rpartition("/")
@@ -213,6 +229,7 @@ SOURCES: dict[str, Callable[[str, str | None], list[str]]] = {
     "agent_ids": lambda _, __: list(dict.fromkeys(agent.id for agent in notebook_agents().values())),
     "agents": lambda _, __: list(notebook_agents()),  # the variables that hold them
     "columns": columns,
+    "cost_groups": cost_groups,
     "export_formats": export_formats,
     "formats": formats,
     "frames": lambda _, __: list(FRAMES),
@@ -220,6 +237,7 @@ SOURCES: dict[str, Callable[[str, str | None], list[str]]] = {
     "handoffs": handoffs,
     "json_paths": json_paths,
     "paths": paths,
+    "programs": programs,
     "plots": lambda _, __: list(PLOTS),
     "references": references,
     "requirements": requirements,

@@ -65,7 +65,8 @@ def show(reference: str, *, store: str | SessionStore | None = None) -> Transcri
     """Return the transcript of a session, of a run, or of a run from a message on.
 
     Args:
-        reference: ``chat``, ``chat/2`` or ``chat/2.5``; a unique prefix of the session id is enough.
+        reference: ``chat``, ``chat/2`` (with the runs of its members) or ``chat/2.5``; a unique prefix of the session
+            id is enough.
         store: A store or its name; by default the one in use.
 
     Raises:
@@ -178,9 +179,18 @@ class Transcript:
 
     @property
     def runs(self) -> list[Run]:
-        """The shown runs."""
-        index = self.reference.run_index
-        return [run for run in self.session.runs or [] if index is None or run.run_index == index]
+        """The shown runs; with a run also those of its members and nested agents."""
+        every = self.session.runs or []
+        if self.reference.run_index is None:
+            return every
+        result: list[Run] = []
+        owners: set[str | None] = set()
+        for run in every:
+            is_member = run.parent_run_id in owners and self.reference.message_index is None
+            if run.run_index == self.reference.run_index or is_member:
+                result.append(run)
+                owners.add(run.run_id)
+        return result
 
     @cached_property
     def messages(self) -> pd.DataFrame:
@@ -198,7 +208,7 @@ class Transcript:
     def _filter(self, df: pd.DataFrame) -> pd.DataFrame:
         if self.reference.run_index is None:
             return df
-        df = df[df["run_index"] == self.reference.run_index]
+        df = df[df["run_index"].isin([run.run_index for run in self.runs])]
         return df[df["message_index"] >= (self.reference.message_index or 0)].reset_index(drop=True)
 
 

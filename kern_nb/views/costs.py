@@ -46,6 +46,8 @@ def _table(costs: Costs) -> Table:
         total = {name: df[name].sum(min_count=1) for name in _TITLES}
         rows.append(_row(costs, dict.fromkeys(costs.by, "") | {costs.by[0]: "total"} | total))
     notes = [more_note(len(df), MAX_ROWS, ".df")]
+    if df[["cache_read_tokens", "cache_write_tokens"]].sum().sum() > 0:
+        notes.append("Input tokens include cache reads and writes.")
     if df["estimated"].sum() > 0:
         notes.append("Estimates are in US dollars, from list prices at the time of the response.")
     if costs.n_saved:

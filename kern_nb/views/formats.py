@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -39,9 +40,15 @@ def local_html(sessions: LocalSessions) -> str:
 
 
 def _formats(formats: FormatTable) -> Table:
-    rows = [[info.name, info.reads, "; ".join(info.locations)] for info in formats]
+    rows = [[info.name, info.reads, _places(info.locations)] for info in formats]
     columns = [Column("format"), Column("reads", width=_WIDTH), Column("where such files lie", width=_WIDTH)]
-    return Table("Formats", columns, rows, "The format of a file is detected from its content.")
+    note = "The format of a file is detected from its content. Environment variables that move a folder are in .df."
+    return Table("Formats", columns, rows, note)
+
+
+def _places(locations: Sequence[str]) -> str:
+    """The places of files, without the variables that replace their folder."""
+    return "; ".join(dict.fromkeys(location.partition(" (")[0] for location in locations))
 
 
 def _local(sessions: LocalSessions) -> Table:

@@ -38,7 +38,8 @@ def ingest_html(report: IngestReport) -> str:
     numbers = (report.sessions, report.runs, report.messages, report.tool_calls, report.skipped)
     columns = [Column(title, number=True) for title in titles]
     note = " ".join(report.describe_repetitions())
-    stored = Table("Stored", columns, [[format_count(number) for number in numbers]], note).markup(with_note=True)
+    caption = "Nothing new" if report.skipped and not report.runs else "Stored"
+    stored = Table(caption, columns, [[format_count(number) for number in numbers]], note).markup(with_note=True)
     passed_over = [tag("p", f"Passed over: {line}") for line in report.describe_passed_over()]
     if not report.errors:
         return container(stored, *passed_over)

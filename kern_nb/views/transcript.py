@@ -171,10 +171,16 @@ def run_facts(session: Session, run: Run) -> list[str]:
         run.tool_calls and formatting.pluralize(len(run.tool_calls), "tool call") + failed,
         tokens is not None and f"{formatting.format_count(tokens)} tokens",
         run.duration_s is not None and formatting.format_seconds(run.duration_s),
-        run.parent_run_id and f"member run of {run.parent_run_id}",
+        run.parent_run_id and f"member of {_owner(session, run)}",
         _is_inherited(session, run) and f"{BRANCH} inherited from {formatting.truncate(str(run.session_id), 24)}",
     ]
     return [fact for fact in facts if fact]
+
+
+def _owner(session: Session, run: Run) -> str:
+    indexes = (other.run_index for other in session.runs or () if other.run_id == run.parent_run_id)
+    index = next(indexes, None)
+    return f"run {run.parent_run_id if index is None else index}"
 
 
 def _is_inherited(session: Session, run: Run) -> bool:

@@ -333,7 +333,7 @@ def test_comparison_is_deterministic(db):
         ({"groups": "a"}, "compare_groups takes two or more groups, got only 'a'", "The groups by model are: a, b."),
         ({"groups": ["a", "b", "a"]}, "groups must be distinct, got a, b, a", "The groups by model are: a, b."),
         ({"where": {"task_id": "7"}}, "No session has task_id '7'", "Known values: 1."),
-        ({"user_id": "nobody"}, "There are no sessions to compare that match", "Choose other filters."),
+        ({"user_id": "nobody"}, "No session matches", "Choose other filters."),
         ({"confidence": 95}, "confidence must be a number between 0 and 1, got 95", "For example: confidence=0.95"),
         ({"key": []}, "A name to group or pair sessions by is required", 'For example: key="task_id"'),
         ({"key": None}, "must be a non-empty str, got None", 'For example: "task_id"'),
@@ -386,7 +386,7 @@ def test_too_many_groups_raise(db):
 
 def test_empty_store_raises(store):
     """On every engine."""
-    with pytest.raises(BadUsage, match="There are no sessions to compare"):
+    with pytest.raises(BadUsage, match="There are no sessions"):
         compare_groups(store)
 
 

@@ -322,7 +322,7 @@ def test_the_text_of_a_report(db, tmp_path):
     path.write_text("\n".join([json.dumps(GOOD), *["{"] * 7]))
     lines = repr(db.ingest(path)).splitlines()
 
-    assert lines[0] == "Stored 1 session, 1 run, 2 messages, 0 tool calls; skipped 0 sessions already stored."
+    assert lines[0] == "Stored 1 session, 1 run, 2 messages, 0 tool calls."
     assert lines[1] == "7 problems:"
     assert lines[2].startswith("  torn.jsonl:2: ")
     assert lines[-1] == "  and 2 more in .errors"

@@ -69,6 +69,15 @@ def test_frames_statuses_and_formats_complete(tab):
     assert tab("%kern import x.json --format ") == [f"%kern import x.json --format {name}" for name in load_importers()]
 
 
+def test_lists_of_programs_and_groups_complete(tab, shop):
+    """After a comma, those that are not in the list yet."""
+    assert tab("%kern import --from cod") == ["%kern import --from codex"]
+    assert tab("%kern import --from codex,cl") == ["%kern import --from codex,claude_code"]
+    assert "%kern import --from codex,codex" not in tab("%kern import --from codex,co")
+    assert tab("%kern import --from tau") == ["%kern import --from tau"]
+    assert tab("%kern cost --by model,d") == ["%kern cost --by model,day"]
+
+
 def test_store_names_complete(tab, notebook, shop):
     """The names of attached stores after use, detach and --store."""
     notebook.run("%kern attach :memory: --as other")

@@ -8,7 +8,7 @@ import pytest
 import kern_nb
 from kern_nb.errors import BadUsage, RecordsNotFound, SessionExists
 from kern_nb.magics.verb import FRAMES
-from kern_nb.records import Run, Session
+from kern_nb.records import Message, Run, Session
 
 
 def test_verbs_that_change_the_attached_stores_are_silent(notebook):
@@ -137,6 +137,21 @@ def test_show_returns_a_session_a_run_or_the_end_of_a_run(notebook, chats):
     assert "question 0" not in repr(run)
     assert "question 1" not in repr(part)
     assert "answer 1" in part._repr_html_()
+
+
+def test_show_of_a_run_includes_its_members(notebook, chats):
+    """And theirs; from a message on, only the run itself."""
+    owner = chats.append_run("alps", Run(input="find out", messages=[Message(role="user", content="find out")]))
+    member = chats.append_run("alps", Run(input="look", output="seen", parent_run_id=owner.run_id))
+    chats.append_run("alps", Run(input="look closer", output="seen", parent_run_id=member.run_id))
+
+    transcript = notebook.run("%kern show alps/1")
+
+    assert [run.run_index for run in transcript.runs] == [1, 2, 3]
+    assert "member of run 1" in repr(transcript)
+    assert "member of run 2" in transcript._repr_html_()
+    assert [run.run_index for run in notebook.run("%kern show alps/1.0").runs] == [1]
+    assert [run.run_index for run in notebook.run("%kern show alps/2").runs] == [2, 3]
 
 
 def test_show_marks_inherited_rows(notebook, chats):

@@ -9,13 +9,17 @@ import pytest
 from kern_nb import records
 from kern_nb.analysis import compare, digest, groups
 from kern_nb.analysis.compare import pairs
+from kern_nb.analysis.costs import report as costs
 from kern_nb.db import integrity
 from kern_nb.display import DisplayMixin
-from kern_nb.ingest import report
+from kern_nb.ingest import format_table, local_sessions, report
 from kern_nb.operations import summarize
 from kern_nb.operations.rerun import result
 
-MODULES = (records, compare, pairs, digest, groups, integrity, report, summarize, result)
+MODULES = (
+    *(records, compare, pairs, digest, groups, costs, integrity),
+    *(report, format_table, local_sessions, summarize, result),
+)
 
 
 def test_the_modules_above_define_every_class_with_a_view() -> None:

@@ -79,7 +79,7 @@ def check_report() -> str:
 
 def ingest_report() -> str:
     problems = [Problem(HOSTILE["script"], 1200, HOSTILE["quotes"]), Problem("b.json", None, HOSTILE["nul"])]
-    return IngestReport(3, 12, 4800, 70, 1, problems)._repr_html_()
+    return IngestReport(3, 12, 4800, 70, 1, errors=problems)._repr_html_()
 
 
 def inbox() -> str:

@@ -78,7 +78,7 @@ class LabelReader:
         self.sessions = df.set_index("session_id", drop=False).rename_axis(None).iloc[::-1]
         if df.empty:
             raise BadUsage(
-                "There are no sessions to compare" + (" that match." if self._filters else "."),
+                "No session matches." if self._filters else "There are no sessions.",
                 "Choose other filters." if self._filters else "Import recorded sessions with %kern import PATH.",
             )
         for name, value in (where or {}).items():

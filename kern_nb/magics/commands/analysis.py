@@ -168,7 +168,7 @@ VERBS = (
             "--by",
             "NAME,NAME",
             "model, day, week, month, a column or a key of the metadata.",
-            "groups",
+            "cost_groups",
             default="model",
         ),
         _WHERE,

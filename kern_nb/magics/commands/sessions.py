@@ -110,7 +110,7 @@ VERBS = (
         arg(
             "ref",
             "REF",
-            "`chat` is the session, `chat/2` its run 2, `chat/2.5` that run from message 5 on.",
+            "`chat` is the session, `chat/2` its run 2 with its members' runs, `chat/2.5` run 2 from message 5 on.",
             "references",
         ),
         STORE,

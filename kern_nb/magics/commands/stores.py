@@ -28,6 +28,12 @@ def _import(args: Namespace) -> object:
         raise BadUsage("%kern import needs a PATH, or --mine.", "For example: %kern import results/")
     if is_mine and (args.path or args.format):
         raise BadUsage("--mine and --from take no PATH and no --format.", "Import the files of a PATH by themselves.")
+    if programs == []:
+        raise BadUsage("--from names no program.", "For example: %kern import --from codex,claude_code")
+    if args.list and (args.follow or not is_mine):
+        raise BadUsage("--list needs --mine or --from, and no --follow.", "For example: %kern import --mine --list")
+    if args.follow and args.format:
+        raise BadUsage("--follow detects the formats and takes no --format.", "Remove --format, or import once.")
     if args.list:
         return kern_nb.local_sessions(*(programs or ()), since=args.since)
     if args.follow:
@@ -100,7 +106,7 @@ VERBS = (
         arg("path", "PATH", "A file, an archive, a folder, or a pattern like *.json.", "paths", nargs="*"),
         arg("--format", "FORMAT", "The importer; by default detected from the content.", "formats"),
         switch("--mine", "Import the sessions that coding agents and other programs keep on this machine."),
-        arg("--from", "A,B", "Only those of these programs, for example codex,claude_code.", "formats", dest="program"),
+        arg("--from", "A,B", "Only those of these programs, such as codex,claude_code.", "programs", dest="program"),
         arg("--since", "TIME", "Only sessions with something then or later; 2026-11-20 or 2026-11-20T14:30, in UTC."),
         switch("--list", "With --mine: list the folders, numbers, dates and sizes, and import nothing."),
         switch("--follow", "Keep the store up to date with the files until it is interrupted."),
@@ -119,7 +125,7 @@ VERBS = (
         lambda _: kern_nb.formats(),
         example="%kern formats",
         python="kern_nb.formats()",
-        details="Another package can add a format: see the page about importers.",
+        details="docs/formats.md explains what is imported, and docs/importers.md how a package adds a format.",
     ),
     verb(
         "export",

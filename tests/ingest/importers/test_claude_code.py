@@ -359,6 +359,22 @@ def test_a_background_fork_repeats_the_records(tmp_path):
     assert (copy.keys[0], copy.hashes[0]) == (parent.keys[0], parent.hashes[0])
 
 
+def test_a_fork_began_with_its_first_message(tmp_path):
+    """Whatever the time of the records that it copies, also after it has changed."""
+    fork = fork_of(simple()).user("u9", "Else", timestamp="2026-05-08T12:00:00.000Z")
+    (tmp_path / "a.jsonl").write_text(simple().text())
+    (tmp_path / "b.jsonl").write_text(fork.text())
+    store = SqliteDb(tmp_path / "s.db")
+    store.ingest(tmp_path, progress=False)
+    fork.event(type="custom-title", customTitle="Renamed", sessionId=fork.fields["sessionId"])
+    (tmp_path / "b.jsonl").write_text(fork.answer("a9", "m9", "Yes.").text())
+    store.ingest(tmp_path, progress=False)
+    times = store.sessions_df(columns=["session_name", "created_at"]).set_index("session_name")["created_at"]
+
+    assert times.loc["Renamed"].isoformat() == "2026-05-08T12:00:00+00:00"
+    assert times.min().isoformat() == "2026-05-01T10:00:01+00:00"
+
+
 def local_command(transcript, number):
     transcript.user(f"l{number}", "<command-name>/exit</command-name>")
     return transcript.user(f"l{number + 1}", "<local-command-stdout>Bye</local-command-stdout>")
@@ -465,6 +481,18 @@ def test_subagents_are_members_of_the_run_that_called_them(tmp_path):
     importer = registry.get_importer("claude_code")
     names = {file.name for file in importer.companions(Source(path, path.name))}
     assert names == {*(file.name for file in folder.iterdir()), "agent-cd34.jsonl"}
+
+
+def test_subagents_are_not_counted_as_sessions(tmp_path):
+    (tmp_path / SESSION / "subagents").mkdir(parents=True)
+    (tmp_path / SESSION / "subagents" / "agent-ab12.jsonl").write_text(subagent("ab12").text())
+    (tmp_path / f"{SESSION}.jsonl").write_text(with_agents().text())
+    store = SqliteDb(tmp_path / "s.db")
+    first, again = (store.ingest(tmp_path, progress=False) for _ in range(2))
+
+    assert (first.sessions, first.runs, first.skipped) == (1, 2, 0)
+    assert (again.sessions, again.runs, again.skipped) == (0, 0, 1)
+    assert repr(again).startswith("Nothing new: skipped 1 session already stored.")
 
 
 def test_a_retry_in_a_subagent_is_another_member_run(tmp_path):
