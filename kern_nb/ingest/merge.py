@@ -18,7 +18,7 @@ from kern_nb.extra_keys import MESSAGE_KEYS, TOOL_CALL_ID
 from kern_nb.ingest.changes import Changes
 from kern_nb.ingest.importer import Draft, Fork, MalformedRecord, hash_record, run_id_for
 from kern_nb.ingest.stored_lines import InheritedMessages, StoredLine, StoredLines, StoredRun, common_messages
-from kern_nb.records import Run
+from kern_nb.records import Message, Run
 
 ORIGIN = "source"
 """The key of `session_data` that records where an imported session comes from: a branch does not inherit it."""
@@ -107,7 +107,8 @@ class DraftMerger:
             return self._add_members(draft, *owner)
         if draft.fork is not None and (parent := self.lines.get(draft.fork.session_id)):
             self._note_line(draft)
-            return self._branch(draft, parent, *self._fork_point(parent, draft.fork), n_equal=0)
+            point, cut = self._fork_point(parent, draft.fork)
+            return self._branch(self._with_inherited(draft, cut), parent, point, cut, n_equal=0)
         if parent_match := self._find_parent(draft):
             self._note_line(draft)
             parent, match = parent_match
@@ -129,6 +130,8 @@ class DraftMerger:
         base = self._n_stated(draft)
         corrects = is_first and not draft.has_record_ids and _is_same_file(draft, line.session)
         n_inherited = line.n_inherited - base
+        if draft.fork and len(line.runs) > base:
+            draft = self._with_inherited(draft, line.runs[base].cut)
         options: dict[str, Any] = {
             "corrects": corrects,
             "completes": is_first and draft.has_record_ids,
@@ -282,19 +285,20 @@ class DraftMerger:
                 changed.append(i)
             elif not exact and n == len(new) and i == len(draft.runs) - 1:
                 return Match(len(draft.runs), 0, tuple(changed))  # an older copy
-            elif corrects and run.cut is None and run.session_id == draft.session_id:
-                changed.append(i)
-            elif completes and self._is_completed(draft, run, stored, new):
+            elif self._replaces(draft, run, stored, new, corrects=corrects, completes=completes):
                 changed.append(i)
             else:
                 return Match(i, n, tuple(changed), parts=True)
         return Match(n_both, 0, tuple(changed), parts=not extends and len(draft.runs) > n_both)
 
-    def _is_completed(self, draft: Draft, run: StoredRun, stored: list[str], new: list[str]) -> bool:
+    def _replaces(
+        self, draft: Draft, run: StoredRun, stored: list[str], new: list[str], *, corrects: bool, completes: bool
+    ) -> bool:
+        """Whether a different version of a run replaces the stored one; see `_compare`."""
         if run.cut is not None or run.session_id != draft.session_id:
             return False
         following = iter(new)
-        return all(key in following for key in stored) and not self.lines.is_cut(run)
+        return corrects or (completes and all(key in following for key in stored) and not self.lines.is_cut(run))
 
     def _diverge(
         self, draft: Draft, line: StoredLine, match: Match, *, is_first: bool, tried: tuple[str, ...] = ()
@@ -398,6 +402,20 @@ class DraftMerger:
                 return (run.cut.run.run_index, n - 1), InheritedMessages(run.cut.run, n)
             return (run.run_index, n - before - 1), InheritedMessages(run, n)
         return (parent.next_index - 1, None), None
+
+    def _with_inherited(self, draft: Draft, cut: InheritedMessages | None) -> Draft:
+        """A draft whose first run repeats what it inherits of a run, as the drafts of copies do."""
+        keys = [] if cut is None else (self.lines.keys_of(cut.run) or [])[: cut.count]
+        if not draft.runs or draft.keys[0][: len(keys)] == keys:
+            return draft
+        first = draft.runs[0]
+        for message in first.messages:
+            for call in message.tool_calls:
+                if call.message_index is not None:
+                    call.message_index += len(keys)
+        messages = [Message(role="user") for _ in keys] + first.messages  # only their number matters
+        run = first.model_copy(update={"messages": messages})
+        return replace(draft, runs=[run, *draft.runs[1:]], keys=[keys + draft.keys[0], *draft.keys[1:]])
 
     def _new_session(
         self, draft: Draft, row: Row, line: StoredLine, *, first: int, cut: InheritedMessages | None

@@ -71,6 +71,15 @@ def import_local(
         RecordsNotFound: There are no such files.
         BadUsage: No format has one of the names, or ``since`` is not a time.
         NoStore: No store has that name, or none is in use.
+
+    Example:
+        >>> from kern_nb import InMemoryDb, import_local
+        >>> from kern_nb.errors import RecordsNotFound
+        >>> try:
+        ...     report = import_local("codex", since="9000-01-01", store=InMemoryDb())
+        ... except RecordsNotFound as error:
+        ...     print(error)
+        There are no sessions of codex on this machine.
     """
     start = _time(since)
     files = find_local_files(programs, since=start)
@@ -104,6 +113,15 @@ def follow(
         RecordsNotFound: A path does not exist.
         BadUsage: No format has one of the names, or ``since`` is not a time.
         NoStore: No store has that name, or none is in use.
+
+    Example:
+        >>> from kern_nb import InMemoryDb, follow
+        >>> from kern_nb.errors import RecordsNotFound
+        >>> try:
+        ...     report = follow("no-such-folder", store=InMemoryDb())
+        ... except RecordsNotFound as error:
+        ...     print(error)
+        There is no file or folder 'no-such-folder'.
     """
     opened, start = store_registry.find(store), _time(since)
     total, seen = IngestReport(), dict[Path, _Signature | None]()

@@ -11,13 +11,14 @@ from kern_nb.records import Run, Session
 
 DOCUMENTED = {
     "sessions": "session_id session_name session_type agent_id team_id workflow_id user_id parent_session_id fork_run_index "
-    "fork_message_index n_runs n_messages n_tool_calls n_tool_errors input_tokens output_tokens total_tokens cost duration_s "
-    "status metadata created_at updated_at",
+    "fork_message_index n_runs n_messages n_tool_calls n_tool_errors input_tokens output_tokens total_tokens cost "
+    "cost_source duration_s status metadata created_at updated_at",
     "runs": "session_id run_index run_id parent_run_id run_type agent_id team_id workflow_id user_id status model "
     "model_provider input output n_messages n_tool_calls n_tool_errors input_tokens output_tokens cache_read_tokens "
-    "cache_write_tokens reasoning_tokens total_tokens cost duration_s time_to_first_token_s error created_at finished_at",
+    "cache_write_tokens reasoning_tokens total_tokens cost cost_source duration_s time_to_first_token_s error created_at "
+    "finished_at",
     "messages": "session_id run_id run_index message_index message_id role content tool_call_id tool_name model input_tokens "
-    "output_tokens cost created_at",
+    "output_tokens cost cost_source created_at",
     "tool_calls": "session_id run_id run_index message_index tool_call_id tool_name caller args result status is_error "
     "duration_s created_at",
     "scores": "session_id run_id name value",

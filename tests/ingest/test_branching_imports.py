@@ -194,6 +194,24 @@ def test_a_stated_fork_inherits_up_to_its_first_record(store):
     assert_unchanged_by(store, draft("fork", [*turn(7), *turn(9)], fork=Fork("parent", "t#004")))
 
 
+def test_a_stated_fork_inside_a_run_keeps_its_own_messages(store):
+    """Its file has only what is new, calls included; a longer version of it adds the rest."""
+    parent = [message(f"t#{n:03d}", role) for n, role in enumerate(["user", "assistant", "assistant"])]
+    write_drafts(store, [draft("parent", parent)])
+    call = ToolCall(tool_call_id="c", tool_name="look", args={})
+    own = [message("n1", "assistant", tool_calls=[call]), message("n2", "assistant")]
+    fork = lambda *more: draft("fork", [*own, *more], fork=Fork("parent", "t#002"))  # noqa: E731 - used once
+    write_drafts(store, [fork()])
+    session = store.get_session("fork")
+
+    assert (session.fork_run_index, session.fork_message_index) == (0, 1)
+    assert texts(store, "fork") == ["text t#000", "text t#001", "text n1", "text n2"]
+    assert list(store.tool_calls_df(session_id="fork")["message_index"]) == [0]
+    assert_unchanged_by(store, fork())
+    assert write_drafts(store, [fork(*turn(5))]).runs == 1
+    assert texts(store, "fork")[-4:] == ["text n1", "text n2", *expected(turn(5))]
+
+
 def test_a_fork_without_its_parent_is_reported(store):
     report = write_drafts(store, [draft("fork", turn(7), fork=Fork("parent", "t#004"))])
 
