@@ -71,6 +71,13 @@ def import_local(
         RecordsNotFound: There are no such files.
         BadUsage: No format has one of the names, or ``since`` is not a time.
         NoStore: No store has that name, or none is in use.
+
+    Example:
+        >>> from kern_nb import attach, import_local
+        >>> store = attach("mine.duckdb")
+        >>> import_local("codex", since="2026-11-01")  # doctest: +SKIP
+        Stored 2 sessions, 3 runs, 12 messages, 5 tool calls.
+        1 of the sessions is a branch of another.
     """
     start = _time(since)
     files = find_local_files(programs, since=start)
@@ -104,6 +111,13 @@ def follow(
         RecordsNotFound: A path does not exist.
         BadUsage: No format has one of the names, or ``since`` is not a time.
         NoStore: No store has that name, or none is in use.
+
+    Example:
+        >>> from kern_nb import attach, follow
+        >>> store = attach("mine.duckdb")
+        >>> report = follow("traces/", programs=["codex"])  # doctest: +SKIP
+        Nothing new: skipped 12 sessions already stored.
+        10:04:31  spans.jsonl: 1 session, 1 run, 4 messages
     """
     opened, start = store_registry.find(store), _time(since)
     total, seen = IngestReport(), dict[Path, _Signature | None]()
