@@ -39,7 +39,8 @@ _SHOWN_KEYS = 6
 
 @cache
 def load_importers() -> dict[str, Importer]:
-    """The importers by name, in the order in which they are tried: kern_nb's, a module each, and other packages'."""
+    """The importers by name, in the order in which they are tried: kern_nb's and other packages'."""
+    # A format is a module, or a package whose `__init__` has the importer.
     modules = [import_module(f"{importers.__name__}.{m.name}") for m in pkgutil.iter_modules(importers.__path__)]
     kinds = [kind for module in modules for kind in vars(module).values() if _is_importer(kind, module.__name__)]
     by_name = {kind.name: kind() for kind in kinds}
@@ -55,7 +56,7 @@ def load_importers() -> dict[str, Importer]:
 
 def _is_importer(value: object, module: str) -> bool:
     is_kind = isinstance(value, type) and issubclass(value, Importer) and not isabstract(value)
-    return is_kind and value.__module__ == module
+    return is_kind and f"{value.__module__}.".startswith(f"{module}.")
 
 
 def get_importer(name: str) -> Importer:

@@ -1,12 +1,12 @@
 """Anthropic's Messages API: requests and responses as clients log them, batches, and conversations in its layout.
 
-* ``{"request": {...}, "response": {...}}``, one exchange a line: each request repeats the history (`chat_exchanges`),
+* ``{"request": {...}, "response": {...}}``, one exchange a line: each request repeats the history (`chats.exchanges`),
 * results of a batch, ``{"custom_id": ..., "result": {...}}``; the file with the requests lies beside,
 * requests alone, ``{"model": ..., "max_tokens": ..., "system": ..., "messages": [...]}``,
 * answers alone, ``{"type": "message", "stop_reason": ..., "content": [...]}``,
 * conversations, ``{"messages": [...]}`` with tool blocks in the contents.
 
-``tool_use`` blocks are calls, ``tool_result`` blocks of a user's message are tool messages (`chat_blocks`), ``system``
+``tool_use`` blocks are calls, ``tool_result`` blocks of a user's message are tool messages (`chats.blocks`), ``system``
 is the first message. The counts of the API exclude cached tokens: ``input_tokens`` here includes them.
 """
 
@@ -16,31 +16,31 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from kern_nb.ingest.importer import RECORD_ERRORS, Draft, Importer, MalformedRecord, error_text, json_type
-from kern_nb.ingest.importers.chat_batches import (
+from kern_nb.ingest.chats.batches import (
     custom_ids,
     iterate_records,
     read_requests,
     request_files,
 )
-from kern_nb.ingest.importers.chat_blocks import has_anthropic_blocks, to_content
-from kern_nb.ingest.importers.chat_drafts import (
+from kern_nb.ingest.chats.blocks import has_anthropic_blocks, to_content
+from kern_nb.ingest.chats.drafts import (
     SESSION_IDS,
     TRAJECTORY_IDS,
     describe_error,
     file_id,
     line_id,
 )
-from kern_nb.ingest.importers.chat_exchanges import ConversationTrees, Exchange, split_exchange
-from kern_nb.ingest.importers.chat_messages import (
+from kern_nb.ingest.chats.exchanges import ConversationTrees, Exchange, split_exchange
+from kern_nb.ingest.chats.messages import (
     has_local_times,
     is_message,
     parse_message,
     parse_messages,
     says_something,
 )
-from kern_nb.ingest.importers.chat_values import drop_null, find_id, find_time, to_dict
-from kern_nb.ingest.importers.kubiya_body import is_control_plane_body
+from kern_nb.ingest.chats.values import drop_null, find_id, find_time, to_dict
+from kern_nb.ingest.importer import RECORD_ERRORS, Draft, Importer, MalformedRecord, error_text, json_type
+from kern_nb.ingest.importers.kubiya.body import is_control_plane_body
 from kern_nb.ingest.report import Problem
 from kern_nb.ingest.run_splitter import SourceMessage
 from kern_nb.ingest.source import Source

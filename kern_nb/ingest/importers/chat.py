@@ -5,7 +5,7 @@
 * one list of messages per line,
 * one message per line: those with one ``session_id`` are a session, the others are one named after the file.
 
-A document that is a list of conversations is read, too. `chat_messages` says what maps to what; what a file does not
+A document that is a list of conversations is read, too. `chats.messages` says what maps to what; what a file does not
 state (times, usage, cost) stays unknown.
 
 A session's id is the record's own (``session_id``, ``conversation_id``, ``id`` and others of that kind), else the path
@@ -19,6 +19,23 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any, TypeAlias
 
+from kern_nb.ingest.chats.blocks import has_anthropic_blocks
+from kern_nb.ingest.chats.drafts import (
+    SESSION_IDS,
+    TRAJECTORY_IDS,
+    Conversation,
+    file_id,
+    line_id,
+    make_draft,
+)
+from kern_nb.ingest.chats.messages import (
+    has_local_times,
+    is_message,
+    parse_message,
+    parse_messages,
+    says_something,
+)
+from kern_nb.ingest.chats.values import drop_null, find_id, parse_json, parse_usage, to_dict
 from kern_nb.ingest.importer import (
     RECORD_ERRORS,
     Draft,
@@ -28,25 +45,8 @@ from kern_nb.ingest.importer import (
     hash_record,
     require_field,
 )
-from kern_nb.ingest.importers.chat_blocks import has_anthropic_blocks
-from kern_nb.ingest.importers.chat_drafts import (
-    SESSION_IDS,
-    TRAJECTORY_IDS,
-    Conversation,
-    file_id,
-    line_id,
-    make_draft,
-)
-from kern_nb.ingest.importers.chat_messages import (
-    has_local_times,
-    is_message,
-    parse_message,
-    parse_messages,
-    says_something,
-)
-from kern_nb.ingest.importers.chat_values import drop_null, find_id, parse_json, parse_usage, to_dict
-from kern_nb.ingest.importers.kubiya_body import is_control_plane_body
-from kern_nb.ingest.importers.openai_responses_items import are_items, is_item
+from kern_nb.ingest.importers.kubiya.body import is_control_plane_body
+from kern_nb.ingest.importers.openai_responses.items import are_items, is_item
 from kern_nb.ingest.report import Problem
 from kern_nb.ingest.run_splitter import hash_content
 from kern_nb.ingest.source import Source, Value

@@ -1,6 +1,6 @@
 """The data export of Claude.ai: ``conversations.json``.
 
-A conversation has ``chat_messages`` with a sender and content blocks, which ``text`` repeats. Newer exports state the
+A conversation has ``chats.messages`` with a sender and content blocks, which ``text`` repeats. Newer exports state the
 message before each one, so that a conversation is a tree: each leaf is a draft.
 
 * A human's message begins a run. Attachments and files are parts of its content.
@@ -13,8 +13,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from kern_nb.ingest import conversation_tree
-from kern_nb.ingest.conversation_tree import Entry
 from kern_nb.ingest.importer import (
     READ_ERRORS,
     Draft,
@@ -25,9 +23,11 @@ from kern_nb.ingest.importer import (
     hash_record,
     require_field,
 )
-from kern_nb.ingest.importers.anthropic_blocks import Record, is_content, simplify, split_blocks
-from kern_nb.ingest.importers.message_trees import build_steps, record_key
-from kern_nb.ingest.json_values import (
+from kern_nb.ingest.parsing import tree
+from kern_nb.ingest.parsing.anthropic_blocks import Record, is_content, simplify, split_blocks
+from kern_nb.ingest.parsing.message_trees import build_steps, record_key
+from kern_nb.ingest.parsing.tree import Entry
+from kern_nb.ingest.parsing.values import (
     keep_scalars,
     to_id,
     to_list,
@@ -111,11 +111,11 @@ def _read_conversation(source: Source, item: Item) -> Iterator[Draft | Problem]:
         except READ_ERRORS as error:
             reason = f"Message {index} of conversation {session_id[:80]!r} is not imported: {error_text(error)}."
             yield Problem(source.name, item.line(), reason)
-    links = conversation_tree.link(entries)
+    links = tree.link(entries)
     steps = build_steps(entries, links)
     leaf = to_id(record.get("current_leaf_message_uuid"))
     current = next((steps[i] for i, entry in enumerate(entries) if entry.key == leaf), None)
-    for line, first in conversation_tree.by_root(conversation_tree.lines(steps[-1], current)):
+    for line, first in tree.by_root(tree.lines(steps[-1], current)):
         line_id = session_id if first is None else f"{session_id}~{entries[first.position].key[:8]}"
         draft = _draft(source, item.line, record, line_id, [m for step in line for m in parsed[step.position]])
         draft.fork = None if first is None else Fork(session_id, "")

@@ -14,8 +14,8 @@ from datetime import datetime
 from typing import Any
 
 from kern_nb.ingest.importer import READ_ERRORS, Draft, Importer, Location, MalformedRecord, error_text, hash_record
-from kern_nb.ingest.importers.message_trees import record_key
-from kern_nb.ingest.json_values import (
+from kern_nb.ingest.parsing.message_trees import record_key
+from kern_nb.ingest.parsing.values import (
     keep_scalars,
     to_id,
     to_list,

@@ -6,7 +6,7 @@
 * completions, ``{"object": "chat.completion", "choices": [...]}``, as the API lists those that it stored; the prompt
   may be in ``messages`` or ``input``,
 * logs, ``{"request": {"messages": ...}, "response": {"choices": ...}}``, and records with ``messages`` and ``choices``:
-  each request repeats the history (`chat_exchanges`). A response may be one of Ollama's own API.
+  each request repeats the history (`chats.exchanges`). A response may be one of Ollama's own API.
 
 A session of a batch is named after the file and its ``custom_id``. Further choices are further lines of the session.
 A body of the Responses API is read as its importer does.
@@ -18,12 +18,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from kern_nb.ingest.chats.batches import custom_ids, iterate_records, read_requests, request_files
+from kern_nb.ingest.chats.drafts import SESSION_IDS, describe_error, file_id, line_id
+from kern_nb.ingest.chats.exchanges import ConversationTrees, Exchange, split_exchange
+from kern_nb.ingest.chats.messages import has_local_times, is_message, parse_message, parse_messages
+from kern_nb.ingest.chats.values import drop_null, find_id, find_time, to_dict
 from kern_nb.ingest.importer import RECORD_ERRORS, Draft, Importer, MalformedRecord, error_text, json_type
-from kern_nb.ingest.importers.chat_batches import custom_ids, iterate_records, read_requests, request_files
-from kern_nb.ingest.importers.chat_drafts import SESSION_IDS, describe_error, file_id, line_id
-from kern_nb.ingest.importers.chat_exchanges import ConversationTrees, Exchange, split_exchange
-from kern_nb.ingest.importers.chat_messages import has_local_times, is_message, parse_message, parse_messages
-from kern_nb.ingest.importers.chat_values import drop_null, find_id, find_time, to_dict
 from kern_nb.ingest.importers.openai_responses import is_response, is_responses_request, make_exchange
 from kern_nb.ingest.report import Problem
 from kern_nb.ingest.run_splitter import SourceMessage

@@ -25,7 +25,7 @@ from kern_nb.ingest.importer import (
     hash_record,
     json_type,
 )
-from kern_nb.ingest.importers.gemini_parts import (
+from kern_nb.ingest.importers.gemini_cli.parts import (
     find_calls,
     find_responses,
     text_of_parts,
@@ -34,7 +34,7 @@ from kern_nb.ingest.importers.gemini_parts import (
     to_result,
     to_usage,
 )
-from kern_nb.ingest.json_values import keep_scalars, to_id, to_list, to_object, to_seconds, to_text, to_time, without
+from kern_nb.ingest.parsing.values import keep_scalars, to_id, to_list, to_object, to_seconds, to_text, to_time, without
 from kern_nb.ingest.report import Problem
 from kern_nb.ingest.run_splitter import SourceMessage, split_runs
 from kern_nb.ingest.source import Source

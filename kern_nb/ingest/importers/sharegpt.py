@@ -16,11 +16,11 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from kern_nb.ingest.chats.batches import iterate_records
+from kern_nb.ingest.chats.drafts import SESSION_IDS, Conversation, line_id, make_draft
+from kern_nb.ingest.chats.messages import has_local_times, is_message, parse_messages, says_something
+from kern_nb.ingest.chats.values import drop_null, find_id, parse_json, to_dict
 from kern_nb.ingest.importer import RECORD_ERRORS, Draft, Importer, MalformedRecord, error_text, json_type
-from kern_nb.ingest.importers.chat_batches import iterate_records
-from kern_nb.ingest.importers.chat_drafts import SESSION_IDS, Conversation, line_id, make_draft
-from kern_nb.ingest.importers.chat_messages import has_local_times, is_message, parse_messages, says_something
-from kern_nb.ingest.importers.chat_values import drop_null, find_id, parse_json, to_dict
 from kern_nb.ingest.report import Problem
 from kern_nb.ingest.source import Source
 

@@ -23,7 +23,7 @@ from kern_nb.ingest.importer import (
     hash_record,
     require_field,
 )
-from kern_nb.ingest.importers.scored_records import finite_scores, split_scalars, to_args, to_dict, to_id, to_list
+from kern_nb.ingest.parsing.scored_records import finite_scores, split_scalars, to_args, to_dict, to_id, to_list
 from kern_nb.ingest.report import Problem
 from kern_nb.ingest.run_splitter import SourceMessage, split_runs
 from kern_nb.ingest.source import Source

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from kern_nb.ingest.importers.atif_own import OWN
+from kern_nb.ingest.importers.atif.own import OWN
 from kern_nb.operations.export.conversations import messages_of, stated_cost
 from kern_nb.operations.export.plain import without_none
 from kern_nb.records import Run, Usage, text_of

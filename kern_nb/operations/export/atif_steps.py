@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, TypeAlias
 
 from kern_nb.extra_keys import FILES
-from kern_nb.ingest.importers.atif_own import OWN
+from kern_nb.ingest.importers.atif.own import OWN
 from kern_nb.operations.export.atif_fields import (
     JsonObject,
     lift_fields,

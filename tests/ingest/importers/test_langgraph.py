@@ -11,7 +11,7 @@ import pytest
 from kern_nb.db import SqliteDb
 from kern_nb.ingest.importer import Draft, Membership
 from kern_nb.ingest.importers.langgraph import LangGraph
-from kern_nb.ingest.importers.langgraph_msgpack import MalformedRecord, unpack
+from kern_nb.ingest.importers.langgraph.msgpack import MalformedRecord, unpack
 from kern_nb.ingest.source import Source
 from tests.ingest.importers.msgpack_writer import Ext, message, pack
 from tests.ingest.importers.mutations import truncated

@@ -1,0 +1,312 @@
+"""Trajectories in ATIF, the interchange format of Harbor and Terminal-Bench: versions 1.0 to 1.8.
+
+A trajectory is a session. A step of the user is a prompt, a step of the agent is an answer with its tool calls; the
+results of its observation are tool messages. Steps that are copied context are marked as history: their usage is
+counted where they were written. Trajectories of nested agents lie in the file or beside it, a continuation beside it.
+
+A trajectory that kern_nb exported has further data in ``extra`` (`own`), which restores runs and branches.
+
+In the folder of a Harbor trial, the reward and the task are in ``result.json`` or ``verifier/`` (`trial`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from pathlib import Path, PurePath
+from typing import Any, NamedTuple
+
+from kern_nb.ingest.importer import (
+    RECORD_ERRORS,
+    Draft,
+    Fork,
+    Importer,
+    Location,
+    Membership,
+    error_text,
+    hash_record,
+    require_field,
+)
+from kern_nb.ingest.importers.atif import own as atif_own
+from kern_nb.ingest.importers.atif.steps import parse_metrics, parse_step
+from kern_nb.ingest.importers.atif.trial import Trial, read_trial, trial_files
+from kern_nb.ingest.parsing.scored_records import split_scalars, to_dict, to_list, to_seconds, to_time
+from kern_nb.ingest.report import Problem
+from kern_nb.ingest.run_splitter import SourceMessage, build_runs, split_runs
+from kern_nb.ingest.source import Source
+from kern_nb.records import Run, Session
+
+NAME = "atif"
+
+_MAPPED_FIELDS = frozenset({"steps", "subagent_trajectories", "session_id", "trajectory_id", "agent"})
+_MAX_DEPTH = 20
+
+
+class Atif(Importer):
+    """Trajectories in ATIF."""
+
+    name = NAME
+    reads = "trajectories in ATIF, as Harbor writes them"
+    locations = (Location("jobs", "**/agent/trajectory*.json"),)
+
+    def recognizes(self, source: Source) -> bool:
+        """An object that states a version of ATIF and has steps."""
+        return any(map(_is_trajectory, source.head))
+
+    def companions(self, source: Source) -> Iterable[Path]:
+        """The trajectories that this one names, if they lie beside it, and the result of its trial."""
+        files = trial_files(source.path)
+        for value in source.head:
+            files += [path for _, _, path in _references(source.path, value)]
+        return files
+
+    def start_time(self, source: Source) -> str:
+        """When its first step was taken."""
+        steps = [step for value in source.head for step in to_list(to_dict(value).get("steps"))]
+        times = [step["timestamp"] for step in steps if isinstance(to_dict(step).get("timestamp"), str)]
+        return str(times[0]) if times else ""
+
+    def read(self, source: Source) -> Iterator[Draft | Problem]:
+        """Yield a draft per trajectory: nested agents and continuations after the one that names them."""
+        yield from _read_file(source, read_trial(source), _Link(), {source.path.resolve()})
+
+
+class _Link(NamedTuple):
+    """How a trajectory belongs to the one that names it."""
+
+    fork: Fork | None = None
+    is_branch: bool = False
+    membership: Membership | None = None
+    fallback_id: str | None = None
+
+
+def _is_trajectory(value: Any) -> bool:
+    if not isinstance(value, dict) or not isinstance(value.get("steps"), list):
+        return False
+    version = value.get("schema_version")
+    return isinstance(version, str) and version.upper().startswith("ATIF-")
+
+
+def _read_file(source: Source, trial: Trial, link: _Link, seen: set[Path]) -> Iterator[Draft | Problem]:
+    yield from trial.problems
+    for item in source.values():
+        if isinstance(item, Problem):
+            yield item
+        elif not _is_trajectory(item.value):
+            yield Problem(source.name, item.line, "The record is no trajectory in ATIF.")
+        else:
+            yield from _read_trajectory(source, item.line, item.value, trial, link, seen)
+
+
+def _read_trajectory(
+    source: Source, line: int, document: dict[str, Any], trial: Trial, link: _Link, seen: set[Path], depth: int = 0
+) -> Iterator[Draft | Problem]:
+    problems: list[Problem] = []
+    try:
+        draft = _draft(source, line, document, trial, link, problems)
+    except (*RECORD_ERRORS, RecursionError) as error:
+        yield Problem(source.name, line, f"The trajectory is not imported: {error_text(error)}.")
+        return
+    yield from problems
+    yield draft
+    parent_id = draft.session_id
+    owners = {key: call_id for key, call_id, _ in _nested_references(document)}
+    for index, nested in enumerate(to_list(document.get("subagent_trajectories"))):
+        identity = to_dict(nested).get("trajectory_id") or to_dict(nested).get("session_id")
+        owner = owners.get(identity) if isinstance(identity, str) else None
+        inner = _Link(membership=Membership(parent_id, owner), fallback_id=f"{parent_id}/{index}")
+        if depth < _MAX_DEPTH and isinstance(nested, dict) and isinstance(nested.get("steps"), list):
+            yield from _read_trajectory(source, line, nested, Trial(), inner, seen, depth + 1)
+        else:
+            yield Problem(source.name, line, f"The nested trajectory {index} is not imported: it has no steps.")
+    for kind, call_id, path in _references(source.path, document):
+        if path.resolve() in seen:
+            continue
+        seen.add(path.resolve())
+        name = (PurePath(source.name).parent / path.relative_to(source.path.parent)).as_posix()
+        nested = _Link(membership=Membership(parent_id, call_id))
+        link = {"next": _Link(fork=Fork(parent_id)), "branch": _Link(is_branch=True)}.get(kind, nested)
+        try:
+            other = Source(path, name)
+        except OSError as error:
+            yield Problem(name, None, f"The file cannot be read: {error.strerror or error}.")
+            continue
+        yield from _read_file(other, Trial(), link, seen)
+
+
+def _nested_references(document: dict[str, Any]) -> Iterator[tuple[str, str | None, str | None]]:
+    """Yield the id of each nested trajectory that a result refers to, the call of the result, and a path."""
+    for step in to_list(document.get("steps")):
+        for result in to_list(to_dict(to_dict(step).get("observation")).get("results")):
+            call_id = to_dict(result).get("source_call_id")
+            references = to_dict(result).get("subagent_trajectory_ref")
+            for reference in references if isinstance(references, list) else [references]:
+                fields = to_dict(reference)
+                path = fields.get("trajectory_path")
+                for identity in (fields.get("trajectory_id"), fields.get("session_id")):
+                    if isinstance(identity, str) or isinstance(path, str):
+                        owner = call_id if isinstance(call_id, str) and call_id else None
+                        yield str(identity or ""), owner, path if isinstance(path, str) else None
+
+
+def _references(file: Path, value: Any) -> list[tuple[str, str | None, Path]]:
+    """The trajectories that one names and that lie in its folder: nested ones with their call, the next, branches."""
+    if not _is_trajectory(value):
+        return []
+    references: dict[Path, tuple[str, str | None, Path]] = {}
+    for _, call_id, name in _nested_references(value):
+        path = _file_beside(file, name)
+        if path is not None:
+            references.setdefault(path, ("nested", call_id, path))
+    path = _file_beside(file, value.get("continued_trajectory_ref"))
+    if path is not None:
+        references.setdefault(path, ("next", None, path))
+    for name in atif_own.branches_of(value) if atif_own.is_own(value) else ():
+        path = _file_beside(file, name)
+        if path is not None:
+            references.setdefault(path, ("branch", None, path))
+    return list(references.values())
+
+
+def _file_beside(file: Path, name: Any) -> Path | None:
+    """A file in the folder of another one, or below; None for any other path."""
+    if not isinstance(name, str) or not name.endswith(".json") or "\0" in name:
+        return None
+    parts = PurePath(name.replace("\\", "/")).parts
+    if not parts or ".." in parts or PurePath(name).is_absolute():
+        return None
+    path = file.parent.joinpath(*parts)
+    try:
+        is_inside = path.resolve().is_relative_to(file.parent.resolve())
+        return path if is_inside and path.is_file() and path != file else None
+    except (OSError, RuntimeError):
+        return None
+
+
+def _draft(
+    source: Source, line: int, document: dict[str, Any], trial: Trial, link: _Link, problems: list[Problem]
+) -> Draft:
+    steps = require_field(document, "steps", list, "the trajectory")
+    agent = to_dict(document.get("agent"))
+    session_id = _session_id(source, line, document, link)
+    model = agent["model_name"] if isinstance(agent.get("model_name"), str) else None
+    is_own = atif_own.is_own(document)
+    fork, point, n_inherited = link.fork, None, 0
+    if link.is_branch and is_own:
+        point = atif_own.fork_point(document)
+    if point is not None:
+        steps, n_inherited = atif_own.own_steps(steps, point)
+    elif fork is not None:
+        steps = [step for step in steps if to_dict(step).get("is_copied_context") is not True]
+    parsed, markers = _parse_steps(source, line, steps, model, problems, is_own=is_own, n_inherited=n_inherited)
+    if is_own:
+        groups, stated = atif_own.group_by_run(parsed, markers)
+        if point is not None:
+            fork = point.to_fork(len(groups[0]) if n_inherited else 0)
+        if n_inherited:
+            groups, stated = atif_own.join_inherited(groups, stated)
+        runs, hashes, keys = build_runs(session_id, groups, model)
+        for run, marker in zip(runs, stated, strict=True):
+            problems += _restore(source, line, partial(atif_own.restore_run, run, marker))
+    else:
+        runs, hashes, keys = split_runs(session_id, parsed, model)
+        _set_run_fields(runs, hashes, document, trial)
+    fields = {key: value for key, value in document.items() if key not in _MAPPED_FIELDS and value is not None}
+    scalars, nested = split_scalars(fields)
+    times = [time for step in steps if (time := to_time(to_dict(step).get("timestamp")))]
+    facts = {"version": agent.get("version"), "model": model, "session_id": document.get("session_id")}
+    facts = {key: value for key, value in facts.items() if isinstance(value, str)}
+    session = Session(
+        session_id=session_id,
+        agent_id=agent["name"] if isinstance(agent.get("name"), str) else NAME,
+        agent_data={NAME: {"agent": agent, **nested, **trial.details}},
+        metadata=scalars | facts | trial.metadata,
+        created_at=to_seconds(min(times, default=None)),
+        updated_at=to_seconds(max(times, default=None)),
+        duration_s=trial.duration_s,
+    )
+    scores = dict(trial.scores)
+    if is_own:
+        problems += _restore(source, line, lambda: scores.update(atif_own.restore_session(session, document)))
+    return Draft(
+        file=source.name,
+        line=lambda: line,
+        session=session,
+        runs=runs,
+        hashes=hashes,
+        keys=keys,
+        session_hash=hash_record(fields, agent, trial.metadata, trial.details, trial.scores),
+        source=NAME,
+        scores=scores,
+        scored_at=trial.scored_at,
+        fork=fork,
+        membership=link.membership,
+    )
+
+
+def _session_id(source: Source, line: int, document: dict[str, Any], link: _Link) -> str:
+    """The id of the trajectory; that of the session may repeat, so that it needs the name of the file."""
+    trajectory_id, session_id = document.get("trajectory_id"), document.get("session_id")
+    if isinstance(trajectory_id, str) and trajectory_id:
+        return trajectory_id
+    if link.fallback_id is not None:
+        return link.fallback_id
+    name = source.name.rsplit(".", 1)[0] + (f"-{line}" if line > 1 and source.name.endswith(".jsonl") else "")
+    return f"{session_id}/{name}" if isinstance(session_id, str) and session_id else name
+
+
+def _restore(source: Source, line: int, restore: Callable[[], object]) -> list[Problem]:
+    """Restore what kern_nb wrote; return the problem if a value cannot be read."""
+    try:
+        restore()
+    except RECORD_ERRORS as error:
+        return [Problem(source.name, line, f"A part of the trajectory is not imported: {error_text(error)}.")]
+    return []
+
+
+def _parse_steps(
+    source: Source,
+    line: int,
+    steps: list[Any],
+    model: str | None,
+    problems: list[Problem],
+    *,
+    is_own: bool,
+    n_inherited: int,
+) -> tuple[list[SourceMessage], list[tuple[int, dict[str, Any]]]]:
+    """The messages of the steps, and the markers of runs that kern_nb wrote, each with the index of its first message.
+
+    Copied context is history; its last prompt is the one that an agent continues from. The first ``n_inherited`` steps
+    are a part of a run of the parent, to be compared with it.
+    """
+    copied = [i >= n_inherited and to_dict(step).get("is_copied_context") is True for i, step in enumerate(steps)]
+    first = copied.index(False) if False in copied else len(steps)
+    prompts = [i for i in range(first) if to_dict(steps[i]).get("source") == "user"]
+    continues = first == len(steps) or to_dict(steps[first]).get("source") != "user"
+    parsed: list[SourceMessage] = []
+    markers: list[tuple[int, dict[str, Any]]] = []
+    for index, step in enumerate(steps):
+        marker = atif_own.marker_of(step, "inherited" if index < n_inherited else "run") if is_own else None
+        markers += [] if marker is None else [(len(parsed), marker)]
+        is_prompt = not copied[index] or (continues and prompts[-1:] == [index])
+        try:
+            parsed += parse_step(step, model, is_copied=copied[index], is_prompt=is_prompt, is_own=is_own)
+        except RECORD_ERRORS as error:
+            number = source.line_of("steps", index, line)
+            problems.append(Problem(source.name, number, f"Step {index + 1} is not imported: {error_text(error)}."))
+    return parsed, markers
+
+
+def _set_run_fields(runs: list[Run], hashes: list[str], document: dict[str, Any], trial: Trial) -> None:
+    """Set the provider, the error of the trial, and the total usage of a single run whose steps state none."""
+    for index, run in enumerate(runs):
+        run.model_provider = run.model.split("/")[0] if run.model and "/" in run.model else trial.provider
+        hashes[index] = hash_record(hashes[index], run.model_provider)
+    if runs and trial.error is not None:
+        runs[-1].status, runs[-1].error = "ERROR", trial.error
+        hashes[-1] = hash_record(hashes[-1], trial.error)
+    totals = to_dict(document.get("final_metrics"))
+    if len(runs) == 1 and totals and all(message.usage is None for message in runs[0].messages):
+        metrics = {key.removeprefix("total_"): value for key, value in totals.items()}
+        runs[0].usage = parse_metrics(metrics)
+        hashes[0] = hash_record(hashes[0], totals)

@@ -1,0 +1,160 @@
+"""Sessions of Cursor: transcripts of its agent, and the database of the editor. The program documents neither.
+
+* ``~/.cursor/projects/<folder>/agent-transcripts/<id>.jsonl``: a message a line, with blocks as Anthropic's API has
+  them. Prompts are inside ``<user_query>``; what is around it is in ``extra``. For ``<id>.txt`` see `text`.
+* ``User/globalStorage/state.vscdb``: see `database`.
+
+The files in ``agent-transcripts/<id>/subagents/`` are of nested agents. Transcripts have no times, usage or model.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import PurePosixPath
+from typing import Any
+
+from kern_nb.db.file_descriptors import open_binary
+from kern_nb.ingest.importer import (
+    READ_ERRORS,
+    Draft,
+    Importer,
+    Location,
+    MalformedRecord,
+    Membership,
+    error_text,
+    hash_record,
+)
+from kern_nb.ingest.importers.cursor.database import KEY_VALUE_TABLE, read_composers
+from kern_nb.ingest.importers.cursor.text import is_transcript, read_records
+from kern_nb.ingest.parsing.anthropic_blocks import is_content, simplify, split_blocks
+from kern_nb.ingest.parsing.values import to_object, without
+from kern_nb.ingest.report import Problem
+from kern_nb.ingest.run_splitter import SourceMessage, split_runs
+from kern_nb.ingest.source import Source
+from kern_nb.records import Message, Session
+
+NAME = "cursor"
+
+_ROLES = ("user", "assistant")
+_QUERY = re.compile(r"<user_query>\n?(.*?)\n?</user_query>", re.DOTALL)
+_RECORD_KEYS = frozenset({"role", "message"})
+_PROJECTS = "projects"
+_FOLDER = "agent-transcripts"
+_NESTED = "subagents"
+_NESTED_DEPTH = 3
+_PROBED_BYTES = 4_000
+_DATABASE = "User/globalStorage/state.vscdb"
+
+
+class Cursor(Importer):
+    """Sessions of Cursor."""
+
+    name = NAME
+    reads = "sessions of Cursor"
+    locations = (
+        Location("~/.cursor", f"{_PROJECTS}/*/{_FOLDER}/**/*.jsonl", "CURSOR_CONFIG_DIR"),
+        Location("~/.cursor", f"{_PROJECTS}/*/{_FOLDER}/**/*.txt", "CURSOR_CONFIG_DIR"),
+        Location("~/.config/Cursor", _DATABASE),
+        Location("~/Library/Application Support/Cursor", _DATABASE),
+        Location("%APPDATA%/Cursor", _DATABASE),
+    )
+
+    def recognizes(self, source: Source) -> bool:
+        """Messages in an envelope without ids, a transcript as text, or the table of the editor's database."""
+        if KEY_VALUE_TABLE in source.tables:
+            return {"key", "value"} <= source.tables[KEY_VALUE_TABLE]
+        return any(map(_is_record, source.head)) or (not source.head and is_transcript(_start_of(source)))
+
+    def read(self, source: Source) -> Iterator[Draft | Problem]:
+        """Yield the session of a transcript, or each one of the database."""
+        if source.tables:
+            yield from read_composers(source, NAME)
+            return
+        messages: list[SourceMessage] = []
+        if not any(map(_is_record, source.head)):
+            with open_binary(source.path) as file:
+                text = file.read().decode(errors="replace")
+            messages = [item for record in read_records(text) for item in _parse(record)]
+        else:
+            for item in source.values():
+                if isinstance(item, Problem):
+                    yield item
+                    continue
+                try:
+                    messages += _parse(item.value)
+                except READ_ERRORS as error:
+                    yield Problem(source.name, item.line, f"The message is not imported: {error_text(error)}.")
+        if messages:
+            yield _draft(source, messages)
+
+
+def _is_record(value: Any) -> bool:
+    if not isinstance(value, dict) or not value.keys() <= _RECORD_KEYS or value.get("role") not in _ROLES:
+        return False
+    return is_content(to_object(value.get("message")).get("content"))
+
+
+def _start_of(source: Source) -> str:
+    if source.kind is not None:
+        return ""
+    with open_binary(source.path) as file:
+        return file.read(_PROBED_BYTES).decode(errors="replace")
+
+
+def _parse(record: Any) -> list[SourceMessage]:
+    """A message, and before it the results that it has."""
+    if not isinstance(record, dict) or record.get("role") not in _ROLES:
+        raise MalformedRecord("it has no role of a user or an assistant")
+    stated = to_object(record.get("message"))
+    if not is_content(stated.get("content")):
+        raise MalformedRecord("it has no content")
+    blocks = split_blocks(stated["content"])
+    results = [SourceMessage(result, result.content, starts_run=False) for result in blocks.results]
+    extra = without(stated, ("content", "role")) | ({"parts": blocks.others} if blocks.others else {})
+    parts = blocks.parts
+    if record["role"] == "user":
+        parts, context = _unwrap(parts)
+        extra |= {"context": context} if context else {}
+    if not parts and not blocks.calls:
+        return results
+    content = simplify(parts)
+    message = Message(role=record["role"], content=content, tool_calls=blocks.calls, extra=extra)
+    answer = SourceMessage(message, record, starts_run=message.role == "user")
+    return [*results, answer] if message.role == "user" else [answer, *results]
+
+
+def _unwrap(parts: Sequence[Any]) -> tuple[list[Any], list[str]]:
+    """The prompt itself, and the texts around it that the program adds."""
+    unwrapped: list[Any] = []
+    context: list[str] = []
+    for part in parts:
+        text = part.get("text") if isinstance(part, dict) and part.get("type") == "text" else None
+        queries = _QUERY.findall(text) if isinstance(text, str) else []
+        if isinstance(text, str) and queries:
+            unwrapped += [{"type": "text", "text": query} for query in queries]
+            context.append(_QUERY.sub("", text).strip())
+        else:
+            unwrapped.append(part)
+    return unwrapped, [text for text in context if text]
+
+
+def _draft(source: Source, messages: list[SourceMessage]) -> Draft:
+    """In the folder of the program, the name of the file is the id of the session."""
+    folders = PurePosixPath(source.location).parts
+    is_local = _FOLDER in folders and _PROJECTS in folders[: folders.index(_FOLDER)]
+    session_id = PurePosixPath(source.session_name).name if is_local else source.session_name
+    project = {"project": folders[folders.index(_FOLDER) - 1]} if is_local else {}
+    is_nested = is_local and len(folders) > _NESTED_DEPTH and folders[-2] == _NESTED
+    runs, hashes, keys = split_runs(session_id, messages)
+    return Draft(
+        file=source.name,
+        line=lambda: 1,
+        session=Session(session_id=session_id, agent_id="cursor", metadata={"file": source.name} | project),
+        runs=runs,
+        hashes=hashes,
+        keys=keys,
+        session_hash=hash_record(project),
+        source=NAME,
+        membership=Membership(folders[-3]) if is_nested else None,
+    )

@@ -1,0 +1,27 @@
+"""The body that a worker posts to Kubiya's control plane, told apart from other records with messages."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kern_nb.ingest.chats.values import to_dict
+
+_METADATA = frozenset({"organization_id", "runtime_type", "turn_count"})
+_TOOL_FIELDS = frozenset({"tool_execution_id", "tool_output", "tool_status"})
+
+
+def is_control_plane_body(value: Any) -> bool:
+    """Whether a record is the body of a write or the reply of a read: its metadata or its tool messages say so."""
+    messages = value.get("messages") if isinstance(value, dict) else None
+    if not isinstance(messages, list) or not ("session_id" in value or "execution_id" in value):
+        return False
+    if len(_METADATA & to_dict(value.get("metadata")).keys()) > 1:
+        return True
+    return any(is_tool_message(message) for message in messages)
+
+
+def is_tool_message(message: Any) -> bool:
+    """Whether a message has the result of a tool, whatever its role."""
+    if not isinstance(message, dict):
+        return False
+    return message.get("message_type") == "tool_result" or bool(_TOOL_FIELDS & message.keys())

@@ -1,0 +1,311 @@
+"""Checkpoints of LangGraph in SQLite (`SqliteSaver`): the program chooses the file; deepagents has a folder for it.
+
+A thread is a session, an input of it a run. Every step is a checkpoint with the whole state: what it adds to the list
+of messages is that step's messages, at the time of the checkpoint. Checkpoints form a tree: the path to the newest one
+is the current line, other leaves with messages of their own are branches. A message that was removed from the state
+stays, because it was said. The other channels are the session's state. A namespace is a nested graph, which usually
+repeats the messages of its parent: those that it has alone are a session whose runs are members of the parent's.
+
+Nothing in a state is constructed or loaded; pickled and encrypted states are reported.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from kern_nb.ingest.importer import Draft, Importer, Location, Membership, error_text, hash_record
+from kern_nb.ingest.importers.langchain.messages import REMOVE, parse_message, provider_of
+from kern_nb.ingest.importers.langgraph.states import ERROR, INTERRUPT, RESUME, Namespace, Node, Token, Values
+from kern_nb.ingest.parsing.record_values import READ_ERRORS, parse_time, scalars, to_id, unix_seconds
+from kern_nb.ingest.report import Problem
+from kern_nb.ingest.run_splitter import SourceMessage, split_runs
+from kern_nb.ingest.source import Source
+from kern_nb.records import Message, Run, Session
+
+NAME = "langgraph"
+
+_COLUMNS = {"thread_id", "checkpoint_ns", "checkpoint_id", "parent_checkpoint_id", "checkpoint", "type", "metadata"}
+_WRITE_COLUMNS = {"thread_id", "checkpoint_ns", "checkpoint_id", "task_id", "channel", "type", "value"}
+_OWN_METADATA = frozenset({"source", "step", "parents", "writes", "thread_id", "checkpoint_ns", "checkpoint_id"})
+
+
+class LangGraph(Importer):
+    """Checkpoints of LangGraph."""
+
+    name = NAME
+    reads = "checkpoints of LangGraph in SQLite"
+    locations = (Location("~/.deepagents", "**/sessions.db"),)
+
+    def recognizes(self, source: Source) -> bool:
+        """A table of checkpoints with threads and namespaces."""
+        return source.tables.get("checkpoints", frozenset()) >= _COLUMNS
+
+    def read(self, source: Source) -> Iterator[Draft | Problem]:
+        """Yield the drafts of a thread, its current line first, then those of its nested graphs."""
+        try:
+            has_writes = source.tables.get("writes", frozenset()) >= _WRITE_COLUMNS
+            with source.open_sqlite() as connection:
+                query = "SELECT DISTINCT thread_id, checkpoint_ns FROM checkpoints ORDER BY thread_id, checkpoint_ns"
+                threads: dict[str, list[str]] = {}
+                for thread_id, namespace in connection.execute(query):
+                    threads.setdefault(str(thread_id), []).append(str(namespace or ""))
+                for thread_id, names in threads.items():
+                    yield from _read_thread(source, connection, thread_id, names, has_writes=has_writes)
+        except sqlite3.Error as error:
+            yield Problem(source.name, None, f"The database cannot be read any further: {error}.")
+
+
+def _read_thread(
+    source: Source, connection: sqlite3.Connection, thread_id: str, names: list[str], *, has_writes: bool
+) -> Iterator[Draft | Problem]:
+    values = Values()
+    names = sorted(names, key=lambda name: (name.count("|") + bool(name), name))
+    said: set[str] = set()  # in namespaces above
+    stored: set[str] = set()
+    calling_ids = _calling_ids(connection, thread_id, names, values) if has_writes else {}
+    for name in names:
+        namespace = Namespace(connection, thread_id, name, values, has_writes=has_writes)
+        session_id = f"{thread_id}/{name}" if name else thread_id
+        parents = ["|".join(name.split("|")[:i]) for i in range(name.count("|"), 0, -1)]
+        parent_ids = [f"{thread_id}/{parent}" for parent in parents] + [thread_id]
+        membership = None
+        if name and said:
+            parent_id = next((i for i in parent_ids if i in stored), thread_id)
+            membership = Membership(parent_id, calling_ids.get(name))
+        builder = _Builder(source, namespace, thread_id, session_id, frozenset(said), membership)
+        try:
+            for draft in builder.drafts():
+                stored.add(session_id)
+                yield draft
+        except READ_ERRORS as error:
+            builder.problems.add(f"Thread {session_id!r} is not imported: {error_text(error)}.")
+        yield from (Problem(source.name, None, reason) for reason in sorted(builder.problems))
+        for reason, count in namespace.problems.items():
+            number = (
+                f"{count} checkpoints of thread {session_id!r} are"
+                if count > 1
+                else (f"A checkpoint of thread {session_id!r} is")
+            )
+            yield Problem(source.name, None, f"{number} not imported: {reason}.")
+        if session_id not in stored and not name and not namespace.problems and not builder.problems:
+            yield Problem(source.name, None, f"Thread {session_id!r} is not imported: no channel of it has messages.")
+        said |= {_identity(values, token) for node in namespace.nodes.values() for token in node.added}
+
+
+def _calling_ids(connection: sqlite3.Connection, thread_id: str, names: list[str], values: Values) -> dict[str, str]:
+    """The call that started each nested graph: the task that names the namespace wrote the result of the call."""
+    tasks = {task_id: name for name in names if (task_id := name.rpartition("|")[2].partition(":")[2])}
+    if not tasks:
+        return {}
+    ids: dict[str, set[str]] = {}
+    query = "SELECT task_id, type, value FROM writes WHERE thread_id = ? AND type IN ('msgpack', 'json')"
+    for task_id, kind, value in connection.execute(query, [thread_id]):
+        if task_id in tasks:
+            try:
+                tokens = values.tokens(value if isinstance(value, bytes) else str(value).encode(), kind)
+            except READ_ERRORS:
+                continue
+            stated = (to_id((values.fields[token.value] or {}).get("tool_call_id")) for token in tokens)
+            ids.setdefault(tasks[task_id], set()).update(call_id for call_id in stated if call_id)
+    return {name: call_ids.pop() for name, call_ids in ids.items() if len(call_ids) == 1}
+
+
+def _identity(values: Values, token: Token) -> str:
+    """What is equal in a nested graph's copy of a message: its id, else what it says."""
+    fields = values.fields[token.value] or {}
+    return values.id_of(token) or hash_record(fields.get("type"), fields.get("content"), fields.get("tool_calls"))
+
+
+class _Entry(NamedTuple):
+    """A message on a path.
+
+    Attributes:
+        position: The position on the path of the checkpoint that adds it.
+        earlier: The versions of it that it replaced.
+    """
+
+    token: Token
+    position: int
+    starts_run: bool | None
+    is_compaction: bool
+    time: str | None
+    earlier: tuple[Token, ...] = ()
+
+
+class _Builder:
+    """The drafts of a namespace."""
+
+    def __init__(
+        self,
+        source: Source,
+        namespace: Namespace,
+        thread_id: str,
+        session_id: str,
+        said: frozenset[str],
+        membership: Membership | None,
+    ) -> None:
+        self.source = source
+        self.namespace = namespace
+        self.values = namespace.values
+        self.thread_id = thread_id
+        self.session_id = session_id
+        self.said = said
+        self.membership = membership
+        self.problems: set[str] = set()
+
+    def drafts(self) -> Iterator[Draft]:
+        """A draft per leaf, the newest checkpoint's first; none for a leaf without messages of its own."""
+        nodes = self.namespace.nodes
+        parents = {node.parent for node in nodes.values()}
+        leaves = sorted((name for name in nodes if name not in parents), reverse=True)
+        drafted: list[list[str]] = []
+        for leaf in leaves:
+            path = [nodes[leaf]]
+            while path[-1].parent is not None:
+                path.append(nodes[path[-1].parent])
+            draft = self._draft(path[::-1])
+            if draft is None:
+                continue
+            keys = [key for run_keys in draft.keys for key in run_keys]
+            if any(keys == other[: len(keys)] for other in drafted):
+                continue
+            drafted.append(keys)
+            yield draft
+
+    def _draft(self, path: list[Node]) -> Draft | None:
+        entries = self._entries(path)
+        if not entries:
+            return None
+        messages = []
+        for entry in list(entries):
+            try:
+                messages.append(self._source_message(entry))
+            except READ_ERRORS as error:
+                self.problems.add(f"A message of thread {self.session_id!r} is not imported: {error_text(error)}.")
+                entries.remove(entry)
+        if not messages:
+            return None
+        runs, hashes, keys = split_runs(self.session_id, messages)
+        first = 0
+        positions = []
+        for run in runs:
+            positions.append(entries[first].position)
+            first += len(run.messages)
+        for index, run in enumerate(runs):
+            end = len(path) if index + 1 == len(runs) else positions[index + 1]
+            while index + 1 < len(runs) and end > 1 and path[end - 1].source == "input":
+                end -= 1  # the checkpoint of the next run's input
+            end = min(end, len(path))
+            went_on = end < len(path) and path[end].source == "loop"  # after an answer to an interrupt
+            values = self._finish_run(run, path[end - 1], went_on=went_on)
+            hashes[index] = hash_record(hashes[index], *values)
+        times = [time for node in path if (time := parse_time(node.time))]
+        metadata = {"checkpoint_id": path[-1].id, "checkpoint_ns": self.namespace.name or None}
+        for node in path:
+            metadata |= {key: value for key, value in scalars(node.metadata).items() if key not in _OWN_METADATA}
+        user_id = to_id(metadata.get("user_id"))
+        state = runs[-1].session_state
+        session = Session(
+            session_id=self.session_id,
+            agent_id=NAME,
+            user_id=user_id,
+            session_data={"session_state": state} if state else None,
+            metadata={key: value for key, value in metadata.items() if value is not None},
+            created_at=unix_seconds(min(times, default=None)),
+            updated_at=unix_seconds(max(times, default=None)),
+        )
+        return Draft(
+            file=self.source.name,
+            line=lambda: 1,
+            session=session,
+            runs=runs,
+            hashes=hashes,
+            keys=keys,
+            session_hash=hash_record(session.metadata, state),
+            source=NAME,
+            has_record_ids=True,
+            membership=self.membership,
+        )
+
+    def _entries(self, path: list[Node]) -> list[_Entry]:
+        """The messages of a path in the order in which they were said; a later version replaces an earlier one."""
+        entries: list[_Entry] = []
+        positions: dict[Any, int] = {}
+
+        def add(entry: _Entry) -> None:
+            fields = self.values.fields[entry.token.value] or {}
+            if _identity(self.values, entry.token) in self.said or fields.get("type") == REMOVE:
+                return
+            identity: Any = self.values.id_of(entry.token) or entry.token
+            if identity in positions:
+                old = entries[positions[identity]]
+                entries[positions[identity]] = old._replace(token=entry.token, earlier=(*old.earlier, old.token))
+            else:
+                positions[identity] = len(entries)
+                entries.append(entry)
+
+        for position, node in enumerate(path):
+            for entry in self._added(path, position, node):
+                add(entry)
+        leaf = path[-1]
+        pending = list(self.namespace.written_messages(leaf.id))
+        if not pending and leaf.source == "input":
+            pending = self.namespace.input_messages(leaf.id)
+        for token in pending:
+            is_input = leaf.source == "input"
+            add(_Entry(token, len(path), None if is_input else False, False, leaf.time if is_input else None))
+        return entries
+
+    def _added(self, path: list[Node], position: int, node: Node) -> Iterator[_Entry]:
+        """A person's prompt comes with an input, an edit of the state, or the answer to an interrupt."""
+        before = path[position - 1] if position else None
+        follows_input = before is not None and before.source == "input"
+        is_next_step = before is not None and node.step is not None and node.step == (before.step or 0) + 1
+        is_answer = before is not None and bool(self.namespace.written_values(before.id, RESUME))
+        may_start: bool | None = True
+        for token in node.added:
+            is_human = (self.values.fields[token.value] or {}).get("type") in ("human", "user")
+            starts_run: bool | None = None
+            if is_human and (follows_input or node.source in ("input", "update") or is_answer):
+                starts_run, may_start = may_start, None
+            elif is_human and is_next_step:
+                starts_run = False
+            is_compaction = is_human and starts_run is False and node.has_removals
+            is_prompt = is_human and follows_input and before is not None
+            yield _Entry(token, position, starts_run, is_compaction, before.time if is_prompt and before else node.time)
+
+    def _source_message(self, entry: _Entry) -> SourceMessage:
+        fields = self.values.fields[entry.token.value] or {}
+        message: Message = parse_message(fields, parse_time(entry.time))
+        if entry.is_compaction:
+            message.extra["compaction"] = True
+        earlier = [(self.values.fields[token.value] or {}).get("content") for token in entry.earlier]
+        if replaced := [content for content in earlier if content != fields.get("content")]:
+            message.extra["replaced_content"] = replaced
+        digest = hash_record(fields)[:12]
+        # A message that a program passes to two threads has one id: the key is that of the message in its thread.
+        message_id = self.values.id_of(entry.token) or entry.token.occurrence
+        key = f"{self.thread_id}:{message_id}:{digest}"
+        return SourceMessage(message, fields, key, entry.starts_run)
+
+    def _finish_run(self, run: Run, node: Node, *, went_on: bool) -> list[Any]:
+        """Set the status, provider and state of a run, whose last checkpoint is ``node``; return what was used."""
+        run.model_provider = next((p for m in reversed(run.messages) if (p := provider_of(m))), None)
+        state = self.namespace.state(node.id)
+        is_pending = any(name.startswith("branch:to:") for name in state)
+        state = {
+            name: value for name, value in state.items()
+            if not name.startswith(("__", "branch:", "start:")) and value != name and value is not None
+        }  # fmt: skip
+        run.session_state = state or None
+        errors = [str(value) for value in self.namespace.written_values(node.id, ERROR)]
+        interrupts = self.namespace.written_values(node.id, INTERRUPT)
+        if interrupts:
+            run.extra["interrupts"] = interrupts
+        if errors and not went_on:
+            run.status, run.error = "ERROR", "\n".join(errors)
+        elif (interrupts or is_pending) and not went_on:
+            run.status = "INTERRUPTED"
+        return [run.status, errors, interrupts, state, run.model_provider]

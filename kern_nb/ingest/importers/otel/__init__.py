@@ -1,0 +1,190 @@
+"""OpenTelemetry spans of agents: OTLP/JSON as lines or as a document, and exports of Logfire, Langfuse and Phoenix.
+
+Three conventions are read: OpenTelemetry's for GenAI (those of pydantic-ai in its versions, too), OpenInference, and
+OpenLLMetry's older attributes (`dialects`). A session is a conversation or session id, else a trace; a run is the
+topmost span of an agent, else a prompt with what answers it; nested agents are member runs (`runs`). Each model
+call repeats the conversation so far: only what is new in it is a message (`messages`).
+
+The time of an answer is the end of its model call, that of a result the end of its tool, that of a prompt the start of
+the call that sends it; messages from before the recording have none. Usage is that of the model calls, never of the
+spans around them. If the instrumentation did not record the content, messages have usage and times only.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
+from pathlib import Path, PurePath
+
+from kern_nb.db.file_descriptors import open_binary
+from kern_nb.ingest.importer import RECORD_ERRORS, Draft, Importer, Membership, error_text
+from kern_nb.ingest.importers.otel import dialects
+from kern_nb.ingest.importers.otel.drafts import NAME, build_draft
+from kern_nb.ingest.importers.otel.exports import is_span_record, parse_spans
+from kern_nb.ingest.importers.otel.messages import Thread
+from kern_nb.ingest.importers.otel.runs import Unit, read_units
+from kern_nb.ingest.importers.otel.spans import Span
+from kern_nb.ingest.importers.otel.trace import Trace
+from kern_nb.ingest.report import Problem
+from kern_nb.ingest.source import Source
+
+_ERRORS = (*RECORD_ERRORS, RecursionError)
+_OTHER_SIGNALS = ("resourceLogs", "resourceMetrics")
+_SUFFIXES = (".json", ".jsonl")
+_OPENING_BYTES = 200
+_MAX_JOINED_BYTES = 1_000_000_000
+_TRACE_ID = re.compile(rb'"traceId"\s*:\s*"([^"\\]+)"')
+
+
+class Otel(Importer):
+    """OpenTelemetry spans of agents."""
+
+    name = NAME
+    reads = "OpenTelemetry spans of agents and models"
+
+    def recognizes(self, source: Source) -> bool:
+        """Spans, at least one of them of an agent, a model call or a tool."""
+        if not any(map(is_span_record, source.head)):
+            return False
+        values = (item for item in source.values() if not isinstance(item, Problem))
+        spans = (span for item in values for span in parse_spans(item.value, item.line))
+        return any(isinstance(span, Span) and dialects.is_relevant(span) for span in spans)
+
+    def read(self, source: Source) -> Iterator[Draft | Problem]:
+        """Yield a draft per conversation and per nested agent, in the order in which they begin."""
+        traces: dict[str, dict[str, Span]] = {}
+        others = [Source(path, str(PurePath(source.name).with_name(path.name))) for path in self.companions(source)]
+        for part in (source, *others):
+            for item in _read_spans(part):
+                if isinstance(item, Problem):
+                    yield item
+                else:
+                    traces.setdefault(item.trace_id, {})[item.span_id] = item  # a later copy is the complete one
+        yield from _read_sessions(source, [Trace(spans.values()) for spans in traces.values()])
+
+    def companions(self, source: Source) -> Iterable[Path]:
+        """The other files of the folder with spans of the same traces: a collector begins new files at any time."""
+        ids = {source.path: _trace_ids(source.path)}
+        if not ids[source.path]:
+            return ()
+        siblings = sorted(p for p in source.path.parent.iterdir() if p.suffix in _SUFFIXES and p != source.path)
+        ids |= {path: own_ids for path in siblings if (own_ids := _trace_ids(path))}
+        shared, joined = set(ids.pop(source.path)), list[Path]()
+        while more := [path for path, own in ids.items() if own & shared]:
+            joined += more
+            shared.update(*(ids.pop(path) for path in more))
+        is_small = sum(path.stat().st_size for path in joined) <= _MAX_JOINED_BYTES  # all of it is in memory at once
+        return sorted(joined) if is_small else ()
+
+
+def _read_spans(source: Source) -> Iterator[Span | Problem]:
+    for item in source.values():
+        if isinstance(item, Problem):
+            yield item
+        elif not isinstance(item.value, dict) or not any(key in item.value for key in _OTHER_SIGNALS):
+            for span in parse_spans(item.value, item.line):
+                yield Problem(source.name, item.line, span) if isinstance(span, str) else span
+
+
+def _trace_ids(path: Path) -> frozenset[bytes]:
+    """The ids of the traces in a file of OTLP/JSON; empty for any other file."""
+    try:
+        status = path.stat()
+        return _scan(path, status.st_mtime_ns, status.st_size) if path.is_file() else frozenset()
+    except OSError:
+        return frozenset()
+
+
+@lru_cache(maxsize=1000)
+def _scan(path: Path, _modified: int, _size: int) -> frozenset[bytes]:
+    with open_binary(path) as file:
+        if b'"resourceSpans"' not in file.read(_OPENING_BYTES):
+            return frozenset()
+        file.seek(0)
+        return frozenset(match for line in file for match in _TRACE_ID.findall(line))
+
+
+class _Conversation:
+    """A session: its units in the order in which they begin, and the evaluations of its traces."""
+
+    def __init__(self, session_id: str) -> None:
+        self.session_id = session_id
+        self.thread = Thread()
+        self.groups: list[tuple[Trace, Span | None, list[Span]]] = []
+        self.traces: dict[int, Trace] = {}
+
+    @property
+    def line(self) -> int:
+        """The line of its first span."""
+        return min(span.line for _, _, spans in self.groups for span in spans)
+
+
+def _read_sessions(source: Source, traces: list[Trace]) -> Iterator[Draft | Problem]:
+    conversations: dict[str, _Conversation] = {}
+    for trace in sorted(traces, key=lambda trace: trace.spans[0].start_ns):
+        for session_id, top, spans in trace.top_groups():
+            conversation = conversations.setdefault(session_id, _Conversation(session_id))
+            conversation.groups.append((trace, top, spans))
+            conversation.traces[id(trace)] = trace
+    used_ids = set(conversations)
+    for conversation in conversations.values():
+        conversation.groups.sort(key=lambda group: (group[1] or group[2][0]).start_ns)
+        units: list[Unit] = []
+        for trace, top, spans in conversation.groups:
+            try:
+                units += read_units(trace, top, spans, conversation.thread)
+            except _ERRORS as error:
+                name = top.name if top else "calls of a model"
+                yield Problem(source.name, spans[0].line, f"The spans of {name!r} are not imported: {_reason(error)}.")
+        try:
+            spans = [span for trace in conversation.traces.values() for span in trace.spans]
+            own = [unit for unit in units if unit.parent is None]
+            yield build_draft(source, conversation.session_id, own, spans, conversation.line)
+        except _ERRORS as error:
+            text = f"Session {conversation.session_id!r} is not imported: {_reason(error)}."
+            yield Problem(source.name, conversation.line, text)
+            continue
+        yield from _member_drafts(source, conversation, units, used_ids)
+
+
+def _reason(error: Exception) -> str:
+    return "it is nested too deeply" if isinstance(error, RecursionError) else error_text(error)
+
+
+def _member_drafts(
+    source: Source, conversation: _Conversation, units: list[Unit], used_ids: set[str]
+) -> Iterator[Draft | Problem]:
+    """Yield the nested agents, each one a session of its own, named as it says or after its span."""
+    names = {id(unit): conversation.session_id for unit in units if unit.parent is None}
+    owners: dict[str | None, set[int]] = {}
+    for unit in units:
+        for item in unit.messages:
+            for call in item.message.tool_calls:
+                owners.setdefault(call.tool_call_id, set()).add(id(unit))
+    for unit in units:
+        if unit.parent is None or unit.span is None:
+            continue
+        parent_id = names[id(unit.parent)]
+        own_id = dialects.session_id(unit.span)
+        session_id = own_id if own_id and own_id not in used_ids else f"{parent_id}/{unit.span.span_id}"
+        used_ids.add(session_id)
+        names[id(unit)] = session_id
+        call_id = dialects.tool_call_id(unit.tool) or _joined_id(unit.parent, unit.tool) if unit.tool else None
+        if len(owners.get(call_id, ())) > 1:  # ids may repeat between runs: the time says which run it was
+            call_id = None
+        try:
+            draft = build_draft(source, session_id, [unit], (), unit.span.line)
+        except _ERRORS as error:
+            text = f"The nested agent {unit.span.name!r} is not imported: {_reason(error)}."
+            yield Problem(source.name, unit.span.line, text)
+            continue
+        draft.membership = Membership(parent_id, call_id)
+        yield draft
+
+
+def _joined_id(parent: Unit, tool: Span) -> str | None:
+    """The id of the call that a tool's span without one was joined with."""
+    calls = (call for item in parent.messages for call in item.message.tool_calls)
+    name = dialects.tool_name(tool)
+    return next((c.tool_call_id for c in calls if c.created_at == tool.start and c.tool_name == name), None)

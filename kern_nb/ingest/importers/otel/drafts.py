@@ -1,0 +1,199 @@
+"""The draft of a session from its units: their runs, and what spans state about runs and the session."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal
+
+from kern_nb.ingest.importer import Draft, hash_record, run_id_for
+from kern_nb.ingest.importers.otel import dialects
+from kern_nb.ingest.importers.otel.runs import Unit
+from kern_nb.ingest.importers.otel.spans import OK, Span
+from kern_nb.ingest.run_splitter import SourceMessage, build_runs
+from kern_nb.ingest.source import Source
+from kern_nb.records import Run, Session, ToolCall
+
+NAME = "otel"
+
+
+@dataclass(slots=True)
+class _Group:
+    """The messages of a run.
+
+    Attributes:
+        first: The first unit that it has messages of.
+        unit: The unit of its agent.
+        failure: A failed model call that nothing answers.
+    """
+
+    first: Unit
+    unit: Unit | None = None
+    messages: list[SourceMessage] = field(default_factory=list)
+    calls: list[ToolCall] = field(default_factory=list)
+    failure: Span | None = None
+    model_call: Span | None = None
+
+    @property
+    def has_prompt(self) -> bool:
+        return any(item.message.role == "user" for item in self.messages)
+
+
+def build_draft(source: Source, session_id: str, units: Sequence[Unit], traces: Iterable[Span], line: int) -> Draft:
+    """The session of these units; ``traces`` are all spans, which may have evaluations."""
+    spans = [span for unit in units for span in unit.spans]
+    groups = _group(units)
+    runs, hashes, keys = build_runs(session_id, [group.messages for group in groups])
+    for index, group in enumerate(groups):
+        facts = _describe(runs[index], group)
+        hashes[index] = hash_record(hashes[index], facts)
+    for run, name in zip(runs, _run_names(groups), strict=True):
+        run.run_id = run_id_for(session_id, name)
+    scores, evaluations, scored_at = dialects.scores(traces)
+    session = _session(source, session_id, spans, runs)
+    if evaluations:
+        session.agent_data = (session.agent_data or {}) | {"evaluations": evaluations}
+    return Draft(
+        file=source.name,
+        line=lambda: line,
+        session=session,
+        runs=runs,
+        hashes=hashes,
+        keys=keys,
+        session_hash=hash_record(session.agent_id, session.user_id, session.updated_at, session.agent_data),
+        source=NAME,
+        has_run_ids=True,
+        scores=scores,
+        scored_at=scored_at,
+    )
+
+
+def _run_names(groups: Sequence[_Group]) -> Iterator[str]:
+    """Identify each run by the span that it begins with: other files may have other runs of the session."""
+    counts: Counter[str] = Counter()
+    for group in groups:
+        spans = [group.unit.span] if group.unit is not None and group.unit.span is not None else group.first.spans
+        name = "/".join(f"{span.trace_id}/{span.span_id}" for span in spans[:1])
+        yield f"{name}/{counts[name]}" if counts[name] else name
+        counts[name] += 1
+
+
+def _group(units: Iterable[Unit]) -> list[_Group]:
+    """The messages of each run. Without an agent, a run begins with a prompt."""
+    groups: list[_Group] = []
+    for unit in units:
+        if unit.span is not None:
+            groups.append(_Group(unit, unit, calls=unit.loose_calls))
+        elif not groups or groups[-1].unit is not None:
+            groups.append(_Group(unit))
+        failures = dict(unit.failures)
+        groups[-1].failure = failures.get(0, groups[-1].failure)
+        for index, item in enumerate(unit.messages, 1):
+            is_prompt = item.message.role == "user" and unit.span is None
+            if is_prompt and groups[-1].has_prompt and groups[-1].messages[-1].message.role != "user":
+                groups.append(_Group(unit))
+            group = groups[-1]
+            group.messages.append(item)
+            group.failure = None if item.message.role == "assistant" and item.message.usage else group.failure
+            group.failure = failures.get(index, group.failure)
+        if unit.span is None:
+            groups[-1].calls += unit.loose_calls
+            groups[-1].model_call = unit.calls[-1] if unit.calls else None
+    return groups
+
+
+def _describe(run: Run, group: _Group) -> list[Any]:
+    """Set what spans state about a run; return it, for the hash."""
+    run.tool_calls += group.calls
+    unit = group.unit
+    span = None if unit is None else unit.span
+    if unit is not None and span is not None:
+        _describe_agent(run, unit, span)
+    model_call = group.model_call if unit is None else next(iter(unit.calls), None)
+    if model_call is not None:
+        run.model_provider = dialects.provider(model_call)
+        first_chunk = model_call.attributes.get("gen_ai.response.time_to_first_chunk")
+        if isinstance(first_chunk, (int, float)) and unit is not None:
+            run.time_to_first_token_s = float(first_chunk)
+    run.status, run.error = _status(span, group.failure)
+    calls = [[call.tool_call_id, call.tool_name, call.args, call.result, call.status] for call in group.calls]
+    times = [_iso(run.created_at), _iso(run.finished_at), run.time_to_first_token_s]
+    names = [run.agent_id, run.user_id, run.model, run.model_provider]
+    usage = None if run.usage is None else run.usage.model_dump()
+    return [run.status, run.error, times, names, run.extra, run.input, run.output, usage, calls]
+
+
+def _describe_agent(run: Run, unit: Unit, span: Span) -> None:
+    agents = [span, *unit.agents]
+    run.agent_id = next((n for agent in agents if (n := dialects.agent_name(agent))), span.name or None)
+    run.user_id = next((n for s in unit.spans if (n := dialects.user_id(s))), None)
+    run.model = run.model or next((n for s in agents if (n := dialects.model(s))), None)
+    run.created_at, run.finished_at = span.start or run.created_at, span.end or run.finished_at
+    run.duration_s = span.duration_s if span.duration_s is not None else run.duration_s
+    if unit.prompts:
+        texts = [prompt for prompt in unit.prompts if isinstance(prompt, str)]
+        run.input = unit.prompts[0] if len(unit.prompts) == 1 else "\n".join(texts) or None
+    if run.output is None and not span.failed:
+        run.output = span.text("final_result")
+    if not unit.calls:
+        run.usage = dialects.usage(span)[0]
+    facts = {
+        "trace_id": span.trace_id,
+        "span_id": span.span_id,
+        "call_id": span.text("gen_ai.agent.call.id"),
+        "agents": [name for agent in unit.agents if (name := dialects.agent_name(agent) or agent.name)],
+        "failed_calls": [s.error for _, s in unit.failures],
+    }
+    run.extra = run.extra | {key: value for key, value in facts.items() if value}
+
+
+_Status = Literal["COMPLETED", "CANCELLED", "ERROR"]
+
+
+def _status(span: Span | None, failure: Span | None) -> tuple[_Status, str | None]:
+    """The status of a run and its error: those of the agent's span, else of a model call that failed last."""
+    failed = span if span is not None and span.failed else failure
+    if failed is None or (failed is failure and span is not None and span.status == OK):
+        return "COMPLETED", None
+    return ("CANCELLED" if failed.is_cancelled else "ERROR"), failed.error
+
+
+def _iso(time: datetime | None) -> str | None:
+    return None if time is None else time.isoformat()
+
+
+def _session(source: Source, session_id: str, spans: Sequence[Span], runs: Sequence[Run]) -> Session:
+    starts = [int(span.start.timestamp()) for span in spans if span.start]
+    ends = [int(span.end.timestamp()) for span in spans if span.end]
+    resource = next((span.resource for span in spans if span.resource), {})
+    scope = next((span.scope for span in spans if span.scope and dialects.kind_of(span)), {})
+    service = resource.get("service.name")
+    service = service if isinstance(service, str) else None
+    metadata = {
+        "file": source.name,
+        "service": service,
+        "service_version": resource.get("service.version"),
+        "environment": resource.get("deployment.environment.name", resource.get("deployment.environment")),
+        "instrumentation": scope.get("name"),
+        "instrumentation_version": scope.get("version"),
+        "trace_id": spans[0].trace_id if spans else None,
+    }
+    names = ("gen_ai.tool.definitions", "gen_ai.request.temperature", "llm.invocation_parameters")
+    data: dict[str, Any] = {"resource": resource}
+    data |= {
+        name: dialects.decode(span.attributes[name]) for span in spans for name in names if name in span.attributes
+    }
+    data["system_instructions"] = next((v for s in spans if (v := dialects.system_instructions(s))), None)
+    title = next((name for span in spans if (name := span.text("trace.name"))), None)
+    return Session(
+        session_id=session_id,
+        agent_id=next((run.agent_id for run in reversed(runs) if run.agent_id), service),
+        user_id=next((user for span in spans if (user := dialects.user_id(span))), None),
+        session_data={"session_name": title} if title else None,
+        agent_data={key: value for key, value in data.items() if value},
+        metadata={k: v for k, v in metadata.items() if isinstance(v, (str, int, float, bool))},
+        created_at=min(starts, default=None),
+        updated_at=max(ends, default=None),
+    )
