@@ -176,10 +176,10 @@ class MalformedRecord(ValueError):
     """A record that does not conform to its format."""
 
 
-RECORD_ERRORS = (ValueError, TypeError, AttributeError, OverflowError)
-"""The errors that reading a malformed record raises, `MalformedRecord` among them."""
+RECORD_ERRORS = (ValueError, TypeError, AttributeError, OverflowError, RecursionError)
+"""The errors that reading a malformed or too deeply nested record raises, `MalformedRecord` among them."""
 
-READ_ERRORS = (*RECORD_ERRORS, LookupError, RecursionError, sqlite3.Error, *DAMAGE)
+READ_ERRORS = (*RECORD_ERRORS, LookupError, sqlite3.Error, *DAMAGE)
 """The errors that reading a malformed file raises, if its importer does not catch them per record."""
 
 

@@ -8,7 +8,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from kern_nb.ingest.chats.values import find_id, to_dict
+from kern_nb.ingest.chats.fields import find_id
+from kern_nb.ingest.parsing.values import to_object
 from kern_nb.ingest.source import Source, Value
 
 _SUFFIXES = frozenset({".json", ".jsonl", ".ndjson"})
@@ -21,7 +22,7 @@ def iterate_records(value: Any) -> Iterator[Any]:
         items = next((value[key] for key in _LISTS if isinstance(value.get(key), list)), None)
         is_page = value.get("object") == "list" or "has_more" in value or "requests" in value
         yield from items if items is not None and is_page else [value]
-    elif isinstance(value, list) and value and not isinstance(to_dict(value[0]).get("role"), str):
+    elif isinstance(value, list) and value and not isinstance(to_object(value[0]).get("role"), str):
         yield from value
     else:
         yield value
@@ -67,7 +68,7 @@ def read_requests(source: Source, *, is_request: Callable[[Any], bool]) -> dict[
         for record in _iterate_file(path):
             if is_request(record):
                 for custom_id in custom_ids([record]):
-                    requests.setdefault(custom_id, to_dict(record.get("params") or record.get("body")))
+                    requests.setdefault(custom_id, to_object(record.get("params") or record.get("body")))
     return requests
 
 

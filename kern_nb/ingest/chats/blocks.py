@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from kern_nb.ingest.chats.values import drop_null, to_id
 from kern_nb.ingest.importer import MalformedRecord
+from kern_nb.ingest.parsing.values import checked_id, drop_null
 from kern_nb.records import RESULT_ROLES, Message, ToolCall
 
 CALL_TYPES = frozenset({"tool_use", "server_tool_use", "mcp_tool_use"})
@@ -79,7 +79,7 @@ def _to_result(block: dict[str, Any], message: Message) -> Message:
     return Message(
         role="tool",
         content=to_content(block.get("content")),
-        tool_call_id=to_id(block.get("tool_use_id")),
+        tool_call_id=checked_id(block.get("tool_use_id")),
         is_error=is_error if isinstance(is_error, bool) else None,
         created_at=message.created_at,
         extra={key: value for key, value in block.items() if key not in mapped},
@@ -110,7 +110,9 @@ def _to_call(block: dict[str, Any]) -> ToolCall:
     extra = {key: value for key, value in block.items() if key not in ("id", "name", "input", "cache_control")}
     if extra.get("type") == "tool_use":
         del extra["type"]
-    return ToolCall(tool_call_id=to_id(block.get("id")), tool_name=block["name"], args=block.get("input"), extra=extra)
+    return ToolCall(
+        tool_call_id=checked_id(block.get("id")), tool_name=block["name"], args=block.get("input"), extra=extra
+    )
 
 
 def _set_server_result(calls: list[ToolCall], block: dict[str, Any]) -> None:

@@ -5,18 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from kern_nb.ingest.chats.values import (
-    drop_null,
-    find_id,
-    find_time,
-    is_local_time,
-    parse_scores,
-    parse_time,
-    parse_usage,
-    to_dict,
-    to_unix_seconds,
-)
+from kern_nb.ingest.chats.fields import find_id, find_time, parse_scores, parse_usage
 from kern_nb.ingest.importer import Draft, hash_record
+from kern_nb.ingest.parsing.times import is_local_time, parse_time, to_unix_seconds
+from kern_nb.ingest.parsing.values import drop_null, to_object
 from kern_nb.ingest.run_splitter import SourceMessage, split_runs
 from kern_nb.ingest.source import Source
 from kern_nb.records import Run, RunStatus, Session
@@ -104,7 +96,7 @@ def set_error(draft: Draft, error: Any, status: RunStatus = "ERROR") -> None:
 
 def describe_error(error: Any) -> str:
     """An API's error in one line."""
-    error = to_dict(error).get("error") or error
+    error = to_object(error).get("error") or error
     if isinstance(error, dict):
         parts = [error.get(key) for key in ("type", "code", "message")]
         words = [str(part) for part in parts if isinstance(part, (str, int))]

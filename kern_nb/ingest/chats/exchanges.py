@@ -13,8 +13,8 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from kern_nb.ingest.chats.drafts import Conversation, make_draft, set_error
-from kern_nb.ingest.chats.values import parse_json, to_dict
 from kern_nb.ingest.importer import Draft, hash_record
+from kern_nb.ingest.parsing.values import decode_json, to_object
 from kern_nb.ingest.run_splitter import SourceMessage
 from kern_nb.ingest.source import Source
 from kern_nb.records import Message, RunStatus
@@ -93,12 +93,12 @@ def split_exchange(value: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str
 def _body(value: Any) -> dict[str, Any]:
     """An object, itself or in its ``body``, or as JSON text."""
     if isinstance(value, str) and value.lstrip().startswith("{"):
-        value = parse_json(value)
+        value = decode_json(value)
     if isinstance(value, dict) and value.get("body") is not None:
         status = value.get("status_code", value.get("status"))
-        body = parse_json(value["body"]) if isinstance(value["body"], str) else value["body"]
+        body = decode_json(value["body"]) if isinstance(value["body"], str) else value["body"]
         value = body if not isinstance(body, dict) or status is None else {**body, "status_code": status}
-    return to_dict(value)
+    return to_object(value)
 
 
 class _Node:

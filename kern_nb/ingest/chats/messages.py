@@ -13,18 +13,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from kern_nb.ingest.chats.blocks import has_tool_blocks, split_blocks
-from kern_nb.ingest.chats.values import (
-    drop_null,
-    find_error,
-    find_id,
-    find_time,
-    is_local_time,
-    parse_json,
-    parse_usage,
-    to_dict,
-    to_id,
-)
+from kern_nb.ingest.chats.fields import find_error, find_id, find_time, parse_usage
 from kern_nb.ingest.importer import RECORD_ERRORS, MalformedRecord, error_text
+from kern_nb.ingest.parsing.times import is_local_time
+from kern_nb.ingest.parsing.values import checked_id, decode_json, drop_null, to_args, to_object
 from kern_nb.ingest.run_splitter import SourceMessage
 from kern_nb.records import RESULT_ROLES, Message, ToolCall, Usage
 
@@ -102,12 +94,12 @@ def _to_message(record: dict[str, Any], model: str | None, *, drops_null_args: b
     for key in ("id", "message_id"):
         if message_id is None and key in extra and (message_id := find_id(extra, (key,))) is not None:
             del extra[key]
-    own_model = record.get("model") or to_dict(extra.get("metadata")).get("model")
+    own_model = record.get("model") or to_object(extra.get("metadata")).get("model")
     return Message(
         role=role,
         content=_find_content(record, extra, is_result=is_result),
         tool_calls=list(_parse_calls(record, drops_null_args=drops_null_args)),
-        tool_call_id=next((to_id(record[key]) for key in _RESULT_IDS if key in record), None),
+        tool_call_id=next((checked_id(record[key]) for key in _RESULT_IDS if key in record), None),
         tool_name=name,
         is_error=find_error(record) if is_result else None,
         model=own_model if isinstance(own_model, str) else model if role == "assistant" else None,
@@ -133,7 +125,7 @@ def _find_content(record: Mapping[str, Any], extra: dict[str, Any], *, is_result
     if isinstance(content, list) and not is_result:
         content = [_to_part(part) if isinstance(part, dict) else part for part in content]
     if not content and not is_result:
-        spoken = record.get("refusal"), to_dict(record.get("audio")).get("transcript")
+        spoken = record.get("refusal"), to_object(record.get("audio")).get("transcript")
         content = next((text for text in spoken if isinstance(text, str)), content)
     if content is None and extra:
         key = next((key for key in ("text", "system_prompt") if isinstance(record.get(key), str)), None)
@@ -156,7 +148,7 @@ def _to_part(part: dict[str, Any]) -> dict[str, Any]:
     if "text" not in part:
         text = part.get("refusal") if part.get("type") == "refusal" else None
         if part.get("type") in ("audio", "output_audio", "input_audio"):
-            text = part.get("transcript") or to_dict(part.get("audio")).get("transcript")
+            text = part.get("transcript") or to_object(part.get("audio")).get("transcript")
         if isinstance(text, str):
             return {**part, "text": text}
     return part
@@ -165,7 +157,7 @@ def _to_part(part: dict[str, Any]) -> dict[str, Any]:
 def _parse_calls(record: Mapping[str, Any], *, drops_null_args: bool) -> Iterator[ToolCall]:
     calls = record.get("tool_calls") or record.get("toolCalls") or ()
     if isinstance(calls, str):
-        calls = parse_json(calls)
+        calls = decode_json(calls)
         if not isinstance(calls, list):
             raise MalformedRecord("'tool_calls' must be a list, got a string")
     for call in calls:
@@ -178,9 +170,9 @@ def _parse_calls(record: Mapping[str, Any], *, drops_null_args: bool) -> Iterato
 def parse_call(record: dict[str, Any], *, drops_null_args: bool = False) -> ToolCall:
     """A call of a tool, with or without the nested ``function`` object."""
     extra = {key: value for key, value in record.items() if value is not None and (key, value) != ("type", "function")}
-    call_id = to_id(extra.pop("id", None))
+    call_id = checked_id(extra.pop("id", None))
     if call_id is None:
-        call_id = to_id(extra.pop("call_id", None))
+        call_id = checked_id(extra.pop("call_id", None))
     body = extra.pop("function", None) or extra.pop("custom", None) or extra
     if body is extra:
         name = extra.pop("name", None)
@@ -190,14 +182,10 @@ def parse_call(record: dict[str, Any], *, drops_null_args: bool = False) -> Tool
         body = drop_null(body)
         arguments, name = body.get("arguments", body.get("input")), body.get("name")
         extra |= {key: value for key, value in body.items() if key not in ("name", "arguments", "input")}
-    if isinstance(arguments, str):
-        text = arguments
-        arguments = parse_json(text)
-        if arguments is text:  # models do write invalid JSON
-            extra["args_invalid"] = True
-    elif drops_null_args and isinstance(arguments, dict):
-        arguments = drop_null(arguments)
-    return ToolCall(tool_call_id=call_id, tool_name=name, args=arguments, extra=extra)
+    args, notes = to_args(arguments)
+    if drops_null_args and isinstance(arguments, dict):
+        args = drop_null(arguments)
+    return ToolCall(tool_call_id=call_id, tool_name=name, args=args, extra=extra | notes)
 
 
 def _has_unified_args(records: Sequence[Any]) -> bool:
@@ -206,7 +194,7 @@ def _has_unified_args(records: Sequence[Any]) -> bool:
     for record in records:
         calls = record.get("tool_calls") if isinstance(record, dict) else None
         for call in calls if isinstance(calls, list) else ():
-            body = to_dict(to_dict(call).get("function")) or to_dict(call)
+            body = to_object(to_object(call).get("function")) or to_object(call)
             arguments = body.get("arguments")
             if isinstance(arguments, dict):
                 names.add(str(body.get("name")))

@@ -31,6 +31,7 @@ from kern_nb.ingest.chats.drafts import (
     line_id,
 )
 from kern_nb.ingest.chats.exchanges import ConversationTrees, Exchange, split_exchange
+from kern_nb.ingest.chats.fields import find_id, find_time
 from kern_nb.ingest.chats.messages import (
     has_local_times,
     is_message,
@@ -38,9 +39,9 @@ from kern_nb.ingest.chats.messages import (
     parse_messages,
     says_something,
 )
-from kern_nb.ingest.chats.values import drop_null, find_id, find_time, to_dict
 from kern_nb.ingest.importer import RECORD_ERRORS, Draft, Importer, MalformedRecord, error_text, json_type
 from kern_nb.ingest.importers.kubiya.body import is_control_plane_body
+from kern_nb.ingest.parsing.values import drop_null, to_object
 from kern_nb.ingest.report import Problem
 from kern_nb.ingest.run_splitter import SourceMessage
 from kern_nb.ingest.source import Source
@@ -130,7 +131,7 @@ def _is_response(value: dict[str, Any]) -> bool:
 
 
 def _is_batch_result(value: Any) -> bool:
-    result = to_dict(value.get("result")) if isinstance(value, dict) and "custom_id" in value else {}
+    result = to_object(value.get("result")) if isinstance(value, dict) and "custom_id" in value else {}
     return result.get("type") in _RESULT_TYPES
 
 
@@ -138,7 +139,7 @@ def _is_batch_request(value: Any) -> bool:
     return (
         isinstance(value, dict)
         and "custom_id" in value
-        and isinstance(to_dict(value.get("params")).get("messages"), list)
+        and isinstance(to_object(value.get("params")).get("messages"), list)
     )
 
 
@@ -177,9 +178,9 @@ def _parse_batch_record(
     source: Source, value: dict[str, Any], line: int, requests: dict[str, dict[str, Any]]
 ) -> Exchange:
     [custom_id] = custom_ids([value]) or [line_id(source, line)]
-    result = to_dict(value.get("result"))
-    request = to_dict(value.get("params")) or requests.get(custom_id, {})
-    response = to_dict(result.get("message"))
+    result = to_object(value.get("result"))
+    request = to_object(value.get("params")) or requests.get(custom_id, {})
+    response = to_object(result.get("message"))
     exchange = _exchange(request, response, {"custom_id": custom_id}, line, custom_id)
     exchange.session_id = f"{file_id(source)}-{custom_id}"
     if result.get("type") not in (None, "succeeded"):
@@ -206,7 +207,7 @@ def _exchange(
     if not history and not answer:
         raise MalformedRecord("it has neither messages nor an answer")
     fields = {key: item for key, item in (request | rest).items() if key not in ("messages", "system", *SESSION_IDS)}
-    metadata = to_dict(request.get("metadata"))
+    metadata = to_object(request.get("metadata"))
     return Exchange(
         line=line,
         name=name,

@@ -28,6 +28,7 @@ from kern_nb.ingest.chats.drafts import (
     line_id,
     make_draft,
 )
+from kern_nb.ingest.chats.fields import find_id, parse_usage
 from kern_nb.ingest.chats.messages import (
     has_local_times,
     is_message,
@@ -35,7 +36,6 @@ from kern_nb.ingest.chats.messages import (
     parse_messages,
     says_something,
 )
-from kern_nb.ingest.chats.values import drop_null, find_id, parse_json, parse_usage, to_dict
 from kern_nb.ingest.importer import (
     RECORD_ERRORS,
     Draft,
@@ -47,6 +47,7 @@ from kern_nb.ingest.importer import (
 )
 from kern_nb.ingest.importers.kubiya.body import is_control_plane_body
 from kern_nb.ingest.importers.openai_responses.items import are_items, is_item
+from kern_nb.ingest.parsing.values import decode_json, drop_null, to_object
 from kern_nb.ingest.report import Problem
 from kern_nb.ingest.run_splitter import hash_content
 from kern_nb.ingest.source import Source, Value
@@ -130,7 +131,7 @@ def _messages_key(value: dict[str, Any]) -> str | None:
 
 def _decode(messages: Any) -> Any:
     """Some datasets have the messages as JSON text."""
-    return parse_json(messages) if isinstance(messages, str) and messages.lstrip().startswith("[") else messages
+    return decode_json(messages) if isinstance(messages, str) and messages.lstrip().startswith("[") else messages
 
 
 def _is_conversation(value: Any) -> bool:
@@ -218,7 +219,7 @@ def _parse(source: Source, item: Value, position: int, attempts: Counter[str]) -
     if not any(map(says_something, messages)):
         raise MalformedRecord("its messages have neither text nor calls")
     key_of_answer = next((name for name in _ANSWERS if isinstance(record.get(name), str) and record[name]), None)
-    if key_of_answer and to_dict(messages[-1]).get("role") != "assistant":
+    if key_of_answer and to_object(messages[-1]).get("role") != "assistant":
         messages = [*messages, {"role": "assistant", "content": record[key_of_answer]}]
     model = next((record[name] for name in ("model", "model_name") if isinstance(record.get(name), str)), None)
     fields = {name: value for name, value in record.items() if name != key}

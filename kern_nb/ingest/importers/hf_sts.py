@@ -6,9 +6,7 @@ that of pi. A later header begins another session of the file. The format has no
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import PurePath
 from typing import Any
 
@@ -21,6 +19,8 @@ from kern_nb.ingest.importer import (
     hash_record,
     require_field,
 )
+from kern_nb.ingest.parsing.times import to_time_from_ms
+from kern_nb.ingest.parsing.values import to_args, to_id
 from kern_nb.ingest.report import Problem
 from kern_nb.ingest.run_splitter import SourceMessage, split_runs
 from kern_nb.ingest.source import Source
@@ -88,9 +88,7 @@ def _has_content(record: Record) -> bool:
 def _draft(
     source: Source, line: int, header: Record, messages: list[SourceMessage], events: list[Record], ids: set[str]
 ) -> Draft:
-    stated = header.get("id")
-    name = PurePath(source.name).with_suffix("").as_posix()
-    session_id = str(stated) if isinstance(stated, (str, int)) and stated != "" else name
+    session_id = to_id(header.get("id")) or PurePath(source.name).with_suffix("").as_posix()
     if session_id in ids:
         session_id = f"{session_id}-{line}"
     ids.add(session_id)
@@ -133,10 +131,10 @@ def _parse_message(record: Record) -> SourceMessage:
         role=role,
         content=content if content or role == "tool" else None,
         tool_calls=[_parse_call(call) for call in (calls if isinstance(calls, list) else ())],
-        tool_call_id=_text_id(record.get("toolCallId")),
-        model=_text_id(record.get("model")),
-        message_id=_text_id(record.get("id")),
-        created_at=_to_time(record.get("timestamp")),
+        tool_call_id=to_id(record.get("toolCallId")),
+        model=to_id(record.get("model")),
+        message_id=to_id(record.get("id")),
+        created_at=to_time_from_ms(record.get("timestamp")),
         extra=extra if role in _ROLES else extra | {"role": role},
     )
     return SourceMessage(message, record)
@@ -147,27 +145,8 @@ def _parse_call(record: Any) -> ToolCall:
         raise MalformedRecord("a tool call must be an object")
     function = record.get("function")
     body = function if isinstance(function, dict) else record
-    arguments = body.get("arguments")
     extra = {key: value for key, value in record.items() if key not in ("id", "function", "type", "name", "arguments")}
-    if isinstance(arguments, str):
-        try:
-            arguments = json.loads(arguments)
-        except (ValueError, RecursionError):  # models do write invalid JSON
-            extra["args_invalid"] = True
+    args, notes = to_args(body.get("arguments"))
     return ToolCall(
-        tool_call_id=_text_id(record.get("id")), tool_name=_text_id(body.get("name")), args=arguments, extra=extra
+        tool_call_id=to_id(record.get("id")), tool_name=to_id(body.get("name")), args=args, extra=extra | notes
     )
-
-
-def _to_time(value: Any) -> datetime | None:
-    """A time in unix milliseconds; None if it is none."""
-    if not isinstance(value, (int, float)) or isinstance(value, bool):
-        return None
-    try:
-        return datetime.fromtimestamp(value / 1000, UTC)
-    except (ValueError, OverflowError, OSError):
-        return None
-
-
-def _text_id(value: Any) -> str | None:
-    return str(value) if isinstance(value, (str, int)) and not isinstance(value, bool) and value != "" else None

@@ -15,18 +15,8 @@ from typing import Any
 
 from kern_nb.ingest.importer import READ_ERRORS, Draft, Importer, Location, MalformedRecord, error_text, hash_record
 from kern_nb.ingest.parsing.message_trees import record_key
-from kern_nb.ingest.parsing.values import (
-    keep_scalars,
-    to_id,
-    to_list,
-    to_number,
-    to_object,
-    to_seconds,
-    to_text,
-    to_time,
-    to_time_from_ms,
-    without,
-)
+from kern_nb.ingest.parsing.times import to_time, to_time_from_ms, to_unix_seconds
+from kern_nb.ingest.parsing.values import keep_scalars, to_id, to_list, to_number, to_object, to_text, without
 from kern_nb.ingest.report import Problem
 from kern_nb.ingest.run_splitter import SourceMessage, split_runs
 from kern_nb.ingest.source import Source
@@ -114,8 +104,8 @@ def _read_chat(source: Source, line: int, record: dict[str, Any], position: int)
             user_id=next(iter(people)) if len(people) == 1 else None,
             agent_data={NAME: {"users": users}} if users else None,
             metadata=metadata,
-            created_at=to_seconds(min(times, default=None)),
-            updated_at=to_seconds(max(times, default=None)),
+            created_at=to_unix_seconds(min(times, default=None)),
+            updated_at=to_unix_seconds(max(times, default=None)),
         ),
         runs=runs,
         hashes=hashes,

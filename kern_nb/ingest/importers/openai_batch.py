@@ -21,10 +21,11 @@ from typing import Any
 from kern_nb.ingest.chats.batches import custom_ids, iterate_records, read_requests, request_files
 from kern_nb.ingest.chats.drafts import SESSION_IDS, describe_error, file_id, line_id
 from kern_nb.ingest.chats.exchanges import ConversationTrees, Exchange, split_exchange
+from kern_nb.ingest.chats.fields import find_id, find_time
 from kern_nb.ingest.chats.messages import has_local_times, is_message, parse_message, parse_messages
-from kern_nb.ingest.chats.values import drop_null, find_id, find_time, to_dict
 from kern_nb.ingest.importer import RECORD_ERRORS, Draft, Importer, MalformedRecord, error_text, json_type
 from kern_nb.ingest.importers.openai_responses import is_response, is_responses_request, make_exchange
+from kern_nb.ingest.parsing.values import drop_null, to_object
 from kern_nb.ingest.report import Problem
 from kern_nb.ingest.run_splitter import SourceMessage
 from kern_nb.ingest.source import Source
@@ -77,7 +78,7 @@ def is_batch_request(value: Any) -> bool:
     """Whether a value is a request of a batch to a model that answers in words."""
     if not isinstance(value, dict) or "custom_id" not in value:
         return False
-    url, body = value.get("url"), to_dict(value.get("body"))
+    url, body = value.get("url"), to_object(value.get("body"))
     if isinstance(url, str) and not url.endswith(_ENDPOINTS):
         return False
     return isinstance(body.get("messages"), list) or is_responses_request(body) or isinstance(body.get("prompt"), str)
@@ -86,7 +87,7 @@ def is_batch_request(value: Any) -> bool:
 def _is_result(value: Any) -> bool:
     if not isinstance(value, dict) or "custom_id" not in value or "response" not in value:
         return False
-    body = to_dict(to_dict(value["response"]).get("body"))
+    body = to_object(to_object(value["response"]).get("body"))
     return "choices" in body or is_response(body) or bool(value.get("error") or body.get("error"))
 
 
@@ -131,9 +132,9 @@ def _parse_batch_record(
     source: Source, value: dict[str, Any], line: int, requests: Mapping[str, dict[str, Any]]
 ) -> Exchange:
     custom_id = find_id(value, ["custom_id"]) or str(line)
-    response = to_dict(value.get("response"))
-    body = to_dict(response.get("body"))
-    request = to_dict(value.get("body")) or requests.get(custom_id, {})
+    response = to_object(value.get("response"))
+    body = to_object(response.get("body"))
+    request = to_object(value.get("body")) or requests.get(custom_id, {})
     rest = {"custom_id": custom_id, "url": value.get("url"), "batch_request_id": find_id(value, ["id"])}
     error = _find_error(value, response, body)
     if error and not request:
@@ -166,7 +167,7 @@ def _exchange(
     model = models[0] if models else None
     history = parse_messages(messages, model)
     leading = next((i for i, item in enumerate(history) if item.message.role not in ("system", "developer")), 0)
-    bodies = (rest, request, response, *(to_dict(body.get("metadata")) for body in (rest, request, response)))
+    bodies = (rest, request, response, *(to_object(body.get("metadata")) for body in (rest, request, response)))
     error = response.get("error")
     exchange = Exchange(
         line=line,

@@ -34,7 +34,8 @@ from kern_nb.ingest.importers.gemini_cli.parts import (
     to_result,
     to_usage,
 )
-from kern_nb.ingest.parsing.values import keep_scalars, to_id, to_list, to_object, to_seconds, to_text, to_time, without
+from kern_nb.ingest.parsing.times import to_time, to_unix_seconds
+from kern_nb.ingest.parsing.values import keep_scalars, to_id, to_list, to_object, to_text, without
 from kern_nb.ingest.report import Problem
 from kern_nb.ingest.run_splitter import SourceMessage, split_runs
 from kern_nb.ingest.source import Source
@@ -183,8 +184,8 @@ def _draft(source: Source, thread: _Thread, path: list[dict[str, Any]], title: s
             agent_id="qwen-code",
             session_data={"session_name": title} if title and not is_nested else None,
             metadata={"file": source.name, **first, **({"parent_session": origin} if origin else {})},
-            created_at=to_seconds(min(times, default=None)),
-            updated_at=to_seconds(max(times, default=None)),
+            created_at=to_unix_seconds(min(times, default=None)),
+            updated_at=to_unix_seconds(max(times, default=None)),
         ),
         runs=runs,
         hashes=hashes,

@@ -18,9 +18,10 @@ from typing import Any
 
 from kern_nb.ingest.chats.batches import iterate_records
 from kern_nb.ingest.chats.drafts import SESSION_IDS, Conversation, line_id, make_draft
+from kern_nb.ingest.chats.fields import find_id
 from kern_nb.ingest.chats.messages import has_local_times, is_message, parse_messages, says_something
-from kern_nb.ingest.chats.values import drop_null, find_id, parse_json, to_dict
 from kern_nb.ingest.importer import RECORD_ERRORS, Draft, Importer, MalformedRecord, error_text, json_type
+from kern_nb.ingest.parsing.values import decode_json, drop_null, to_object
 from kern_nb.ingest.report import Problem
 from kern_nb.ingest.source import Source
 
@@ -141,7 +142,7 @@ def _find_prompt(record: dict[str, Any], pair: dict[str, Any]) -> list[Any]:
     if all(map(_is_whole, pair.values())):
         return []
     prompt = record.get("prompt", record.get("input"))
-    return _to_messages(to_dict(prompt).get("messages", prompt))
+    return _to_messages(to_object(prompt).get("messages", prompt))
 
 
 def _is_whole(answer: Any) -> bool:
@@ -152,7 +153,7 @@ def _is_whole(answer: Any) -> bool:
 
 
 def _role(turn: Any) -> Any:
-    turn = to_dict(turn)
+    turn = to_object(turn)
     speaker = turn.get("from")
     return _ROLES.get(speaker.lower(), speaker) if isinstance(speaker, str) else turn.get("role")
 
@@ -197,7 +198,7 @@ def _parse_turn(turn: Any, index: int) -> dict[str, Any]:
 
 def _parse_calls(value: Any) -> list[dict[str, Any]]:
     """The calls in the JSON of a turn; none if it is no such JSON, whose text then is the content."""
-    value = parse_json(value) if isinstance(value, str) else value
+    value = decode_json(value) if isinstance(value, str) else value
     calls = value if isinstance(value, list) else [value]
     if not all(isinstance(call, dict) and isinstance(call.get("name"), str) for call in calls):
         return []

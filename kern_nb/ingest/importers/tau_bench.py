@@ -23,7 +23,7 @@ from kern_nb.ingest.importer import (
     hash_record,
     require_field,
 )
-from kern_nb.ingest.parsing.scored_records import finite_scores, split_scalars, to_args, to_dict, to_id, to_list
+from kern_nb.ingest.parsing.values import checked_id, finite_scores, split_scalars, to_args, to_list, to_object
 from kern_nb.ingest.report import Problem
 from kern_nb.ingest.run_splitter import SourceMessage, split_runs
 from kern_nb.ingest.source import Source
@@ -86,7 +86,7 @@ def _draft(source: Source, record: Any, line: Callable[[], int], counts: dict[st
     if counts[session_id] > 1:
         session_id = f"{session_id}~{counts[session_id]}"
     runs, hashes, keys = split_runs(session_id, parsed)
-    info = to_dict(record.get("info"))
+    info = to_object(record.get("info"))
     if runs and isinstance(info.get("error"), str):
         runs[-1].status, runs[-1].error = "ERROR", info["error"]
         hashes[-1] = hash_record(hashes[-1], info["error"])
@@ -123,7 +123,7 @@ def _parse_name(name: str) -> dict[str, Any]:
 
 def _parse_scores(record: dict[str, Any], info: dict[str, Any]) -> dict[str, float]:
     """The reward and its factors."""
-    factors = to_dict(to_dict(info.get("reward_info")).get("info"))
+    factors = to_object(to_object(info.get("reward_info")).get("info"))
     return finite_scores({"reward": record.get("reward")} | {f"reward.{key}": value for key, value in factors.items()})
 
 
@@ -142,7 +142,7 @@ def _parse_message(record: Any, index: int) -> SourceMessage:
             role=role,
             content=content,
             tool_calls=[_parse_call(call) for call in calls],
-            tool_call_id=to_id(record.get("tool_call_id")) if role == "tool" else None,
+            tool_call_id=checked_id(record.get("tool_call_id")) if role == "tool" else None,
             tool_name=record.get("name") if role in ("tool", "function") else None,
             extra=extra,
         )
@@ -156,4 +156,4 @@ def _parse_call(call: dict[str, Any]) -> ToolCall:
     body = require_field(call, "function", dict, "the tool call")
     args, notes = to_args(body.get("arguments"))
     extra = {key: value for key, value in call.items() if key not in ("id", "function", "type") and value is not None}
-    return ToolCall(tool_call_id=to_id(call.get("id")), tool_name=body.get("name"), args=args, extra=extra | notes)
+    return ToolCall(tool_call_id=checked_id(call.get("id")), tool_name=body.get("name"), args=args, extra=extra | notes)

@@ -8,7 +8,8 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from kern_nb.ingest.parsing.values import to_id, to_object, to_text, to_time, without
+from kern_nb.ingest.parsing.times import to_time
+from kern_nb.ingest.parsing.values import to_id, to_object, to_text, without
 from kern_nb.records import PART_TYPES, Message, ToolCall
 
 Record = dict[str, Any]

@@ -1,16 +1,22 @@
-"""Reading fields of foreign JSON, which may be missing or have any type: a value of another type is a missing one."""
+"""Values of foreign records, which may be missing or have any type: a value of another type is a missing one.
+
+Missing values stay None, never 0. Ids are strings: numbers become text, and an empty id is no id. Counts are whole
+numbers of at least 0; a column with gaps writes them as floats. Numbers are finite. True and false are no numbers.
+"""
 
 from __future__ import annotations
 
 import json
 import math
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 from kern_nb.db.schema import MAX_TOKENS
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_EXACT_FLOATS = 2**53
+_MAX_DURATION_S = 10**9
+
+AnyNumber = TypeVar("AnyNumber", int, float)
 
 
 def to_object(value: Any) -> dict[str, Any]:
@@ -30,12 +36,26 @@ def to_text(value: Any) -> str | None:
 
 def to_id(value: Any) -> str | None:
     """An id: numbers become text, an empty text is none."""
-    return str(value) if type(value) is int else to_text(value)
+    if type(value) is int or (type(value) is float and value.is_integer() and abs(value) < _EXACT_FLOATS):
+        return str(int(value))
+    return to_text(value)
+
+
+def checked_id(value: Any) -> Any:
+    """An id as `to_id` has it; a value that cannot be one is returned as it is, for the record to refuse."""
+    return None if value == "" else value if (text := to_id(value)) is None else text
 
 
 def to_count(value: Any) -> int | None:
-    """A number of tokens."""
+    """A number of tokens or of other things."""
+    if type(value) is float and value.is_integer():
+        value = int(value)
     return value if type(value) is int and 0 <= value <= MAX_TOKENS else None
+
+
+def first_count(counts: Mapping[str, Any], *names: str) -> int | None:
+    """The first of these fields that has a count."""
+    return next((count for name in names if (count := to_count(counts.get(name))) is not None), None)
 
 
 def to_number(value: Any) -> float | None:
@@ -47,44 +67,55 @@ def to_number(value: Any) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def to_time(value: Any) -> datetime | None:
-    """A time from ISO text; one without a zone is read as UTC."""
+def to_duration(value: Any, per_second: int = 1) -> float | None:
+    """A duration in seconds, at least 0; ``per_second`` is how many of its unit a second has."""
+    number = to_number(value)
+    return None if number is None or not 0 <= number < _MAX_DURATION_S * per_second else number / per_second
+
+
+def sum_known(values: Iterable[AnyNumber | None]) -> AnyNumber | None:
+    """The sum of the numbers that are known; None if none is."""
+    numbers = [value for value in values if value is not None]
+    return sum(numbers[1:], numbers[0]) if numbers else None
+
+
+def decode_json(value: Any) -> Any:
+    """The value of a JSON text; a text that is no JSON and other values as they are."""
     if not isinstance(value, str):
-        return None
+        return value
     try:
-        time = datetime.fromisoformat(value)
-        return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
-    except (ValueError, OverflowError):
-        return None
-
-
-def to_time_from_ms(value: Any) -> datetime | None:
-    """A time from the milliseconds since 1970."""
-    milliseconds = to_number(value)
-    try:
-        return None if milliseconds is None else _EPOCH + timedelta(milliseconds=milliseconds)
-    except OverflowError:
-        return None
-
-
-def to_seconds(time: datetime | None) -> int | None:
-    """The unix seconds of a time."""
-    return None if time is None else int(time.timestamp())
-
-
-def parse_arguments(value: Any) -> tuple[Any, bool]:
-    """The arguments of a call from their JSON text, and whether the text is invalid: models do write invalid JSON."""
-    if not isinstance(value, str):
-        return value, False
-    try:
-        return json.loads(value), False
+        return json.loads(value)
     except (ValueError, RecursionError):
-        return value, True
+        return value
+
+
+def load_json(value: Any) -> Any:
+    """The value of the JSON in a column of a database; None for text that is no JSON, other values as they are."""
+    if not isinstance(value, (str, bytes)):
+        return value
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        return None
+
+
+def to_args(value: Any) -> tuple[Any, dict[str, Any]]:
+    """The arguments of a call, decoded, and what ``extra`` says of them: models do write invalid JSON, which stays."""
+    if not isinstance(value, str):
+        return value, {}
+    args = decode_json(value)
+    return args, {"args_invalid": True} if args is value else {}
 
 
 def keep_scalars(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields whose values are text, numbers or booleans."""
+    """The fields whose values are text, numbers or booleans: metadata, by which users filter."""
     return {key: value for key, value in fields.items() if isinstance(value, (str, int, float, bool)) and value != ""}
+
+
+def split_scalars(fields: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The scalars of a record, nulls among them, and its larger values."""
+    scalars = {key: value for key, value in fields.items() if not isinstance(value, (dict, list))}
+    return scalars, {key: value for key, value in fields.items() if key not in scalars}
 
 
 def without(fields: Mapping[str, Any], keys: Iterable[str]) -> dict[str, Any]:
@@ -93,7 +124,12 @@ def without(fields: Mapping[str, Any], keys: Iterable[str]) -> dict[str, Any]:
     return {key: value for key, value in fields.items() if key not in omitted and value is not None}
 
 
-def sum_numbers(values: Iterable[float | None]) -> float | None:
-    """The sum of the numbers that are known; None if none is."""
-    numbers = [value for value in values if value is not None]
-    return sum(numbers) if numbers else None
+def drop_null(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields that have a value: a column of structs in Parquet has every field of all its rows."""
+    return {key: value for key, value in fields.items() if value is not None}
+
+
+def finite_scores(values: Mapping[str, Any]) -> dict[str, float]:
+    """The scores that are finite numbers, as floats; true is 1."""
+    numbers = {name: float(v) if isinstance(v, bool) else to_number(v) for name, v in values.items()}
+    return {name: number for name, number in numbers.items() if number is not None}

@@ -14,19 +14,11 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from kern_nb.ingest.importer import Draft, Importer, MalformedRecord, error_text, hash_record
+from kern_nb.ingest.importer import RECORD_ERRORS, Draft, Importer, MalformedRecord, error_text, hash_record
 from kern_nb.ingest.importers.adk.events import Event, get, parse_event
-from kern_nb.ingest.parsing.record_values import (
-    READ_ERRORS,
-    load_json,
-    parse_time,
-    to_dict,
-    to_id,
-    to_list,
-    to_text,
-    unix_seconds,
-)
 from kern_nb.ingest.parsing.sqlite_rows import rows
+from kern_nb.ingest.parsing.times import parse_time, to_unix_seconds
+from kern_nb.ingest.parsing.values import load_json, to_id, to_list, to_object, to_text
 from kern_nb.ingest.report import Problem
 from kern_nb.ingest.run_splitter import split_runs
 from kern_nb.ingest.source import Source
@@ -72,7 +64,7 @@ class Adk(Importer):
             for value in _sessions_in(item.value) or [item.value]:
                 try:
                     yield from _read_session(source, item.line, _from_json(value))
-                except READ_ERRORS as error:
+                except RECORD_ERRORS as error:
                     yield Problem(source.name, item.line, f"The record is not imported: {error_text(error)}.")
 
 
@@ -95,7 +87,7 @@ def _is_session(value: Any) -> bool:
 
 
 def _sessions_in(value: Any) -> list[Any]:
-    values = value if isinstance(value, list) else to_list(to_dict(value).get("sessions")) or [value]
+    values = value if isinstance(value, list) else to_list(to_object(value).get("sessions")) or [value]
     return values if any(map(_is_session, values)) else []
 
 
@@ -104,7 +96,7 @@ def _from_json(value: Any) -> _Record:
         raise MalformedRecord("a session must have an id, an app, a user and a list of events")
     updated = get(value, "last_update_time")
     session_id, app_name, user_id = (str(get(value, name)) for name in ("id", "app_name", "user_id"))
-    state = to_dict(get(value, "state"))
+    state = to_object(get(value, "state"))
     # 0 is the default of a session that was never stored.
     return _Record(session_id, app_name, user_id, get(value, "events"), state, None, updated or None, {})
 
@@ -118,7 +110,7 @@ def _read_database(source: Source) -> Iterator[Draft | Problem]:
             app_name, user_id, own_id = (str(row.get(name) or "") for name in ("app_name", "user_id", "id"))
             session_id = own_id if counts[own_id] == 1 else f"{app_name}/{user_id}/{own_id}"
             state = {**shared.get((app_name, None), {}), **shared.get((app_name, user_id), {})}
-            state |= to_dict(load_json(row.get("state")))
+            state |= to_object(load_json(row.get("state")))
             rest = "WHERE app_name = ? AND user_id = ? AND session_id = ? ORDER BY timestamp, rowid"
             events: list[Any] = []
             pickles = 0
@@ -131,7 +123,7 @@ def _read_database(source: Source) -> Iterator[Draft | Problem]:
                 yield from _read_session(
                     source, None, _Record(session_id, app_name, user_id, events, state, *times, metadata)
                 )
-            except READ_ERRORS as error:
+            except RECORD_ERRORS as error:
                 yield Problem(source.name, None, f"Session {session_id!r} is not imported: {error_text(error)}.")
 
 
@@ -140,7 +132,7 @@ def _shared_states(source: Source, connection: sqlite3.Connection) -> dict[tuple
     states: dict[tuple[str, str | None], dict[str, Any]] = {}
     for table, prefix in (("app_states", "app:"), ("user_states", "user:")):
         for row in rows(connection, table) if table in source.tables else ():
-            state = to_dict(load_json(row.get("state")))
+            state = to_object(load_json(row.get("state")))
             key = (str(row.get("app_name")), str(row["user_id"]) if "user_id" in row else None)
             states[key] = {f"{prefix}{name}": value for name, value in state.items()}
     return states
@@ -166,7 +158,7 @@ def _read_session(source: Source, line: int | None, record: _Record) -> Iterator
     for index, value in enumerate(record.events):
         try:
             events.append(parse_event(value))
-        except READ_ERRORS as error:
+        except RECORD_ERRORS as error:
             reason = f"Event {index} of session {record.session_id!r} is not imported: {error_text(error)}."
             yield Problem(source.name, line, reason)
     for line_events in _lines(events):
@@ -203,8 +195,8 @@ def _draft(source: Source, line: int, record: _Record, events: list[Event]) -> D
         session_data={"session_state": record.state} if record.state else None,
         agent_data={"events_without_messages": silent} if silent else None,
         metadata={"app_name": record.app_name, **record.metadata},
-        created_at=unix_seconds(parse_time(record.created) or min(times, default=None)),
-        updated_at=unix_seconds(parse_time(record.updated) or max(ends, default=None)),
+        created_at=to_unix_seconds(parse_time(record.created) or min(times, default=None)),
+        updated_at=to_unix_seconds(parse_time(record.updated) or max(ends, default=None)),
     )
     return Draft(
         file=source.name,

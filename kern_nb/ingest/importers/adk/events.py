@@ -10,7 +10,8 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from kern_nb.ingest.importer import MalformedRecord
-from kern_nb.ingest.parsing.record_values import parse_time, to_dict, to_id, to_list, to_text, tokens
+from kern_nb.ingest.parsing.times import parse_time
+from kern_nb.ingest.parsing.values import first_count, sum_known, to_id, to_list, to_object, to_text
 from kern_nb.ingest.run_splitter import SourceMessage
 from kern_nb.records import Message, ToolCall, Usage
 
@@ -29,7 +30,7 @@ _EMPTY: tuple[Any, ...] = (None, {}, [], "")
 
 def get(record: Any, name: str) -> Any:
     """The value of a key in either case."""
-    fields = to_dict(record)
+    fields = to_object(record)
     if name in fields:
         return fields[name]
     first, *others = name.split("_")
@@ -83,7 +84,7 @@ def _messages(record: dict[str, Any]) -> list[Message]:
     if content is not None and not isinstance(content, dict):
         raise MalformedRecord("the content of an event must be an object")
     extra = {name: record[name] for name in _EXTRA if record.get(name) not in _EMPTY}
-    actions = to_dict(record.get("actions"))
+    actions = to_object(record.get("actions"))
     if stated := {key: value for key, value in actions.items() if value not in _EMPTY}:
         extra["actions"] = stated
     if isinstance(actions.get("compaction"), dict):
@@ -99,7 +100,7 @@ def _messages(record: dict[str, Any]) -> list[Message]:
         message.created_at = parse_time(record.get("timestamp"))
         if message.role == "assistant":
             message.model = to_text(record.get("model_version"))
-            message.usage = _usage(to_dict(record.get("usage_metadata")), message)
+            message.usage = _usage(to_object(record.get("usage_metadata")), message)
     return messages
 
 
@@ -185,7 +186,7 @@ def _result(result: Any) -> Message:
         content=response,
         tool_call_id=to_id(get(result, "id")),
         tool_name=to_text(get(result, "name")),
-        is_error=True if to_dict(response).get("error") else None,
+        is_error=True if to_object(response).get("error") else None,
     )
 
 
@@ -197,14 +198,9 @@ def _usage(counts: dict[str, Any], message: Message) -> Usage | None:
     by_name = {name: get(counts, f"{name}_token_count") for name in ("prompt", "candidates", "thoughts", "total")}
     by_name |= {name: get(counts, f"{name}_token_count") for name in ("cached_content", "tool_use_prompt")}
     return Usage(
-        input_tokens=_sum(tokens(by_name, "prompt"), tokens(by_name, "tool_use_prompt")),
-        output_tokens=_sum(tokens(by_name, "candidates"), tokens(by_name, "thoughts")),
-        cache_read_tokens=tokens(by_name, "cached_content"),
-        reasoning_tokens=tokens(by_name, "thoughts"),
-        total_tokens=tokens(by_name, "total"),
+        input_tokens=sum_known([first_count(by_name, "prompt"), first_count(by_name, "tool_use_prompt")]),
+        output_tokens=sum_known([first_count(by_name, "candidates"), first_count(by_name, "thoughts")]),
+        cache_read_tokens=first_count(by_name, "cached_content"),
+        reasoning_tokens=first_count(by_name, "thoughts"),
+        total_tokens=first_count(by_name, "total"),
     )
-
-
-def _sum(*counts: int | None) -> int | None:
-    present = [count for count in counts if count is not None]
-    return sum(present) if present else None

@@ -30,7 +30,8 @@ from kern_nb.ingest.importer import (
 from kern_nb.ingest.importers.atif import own as atif_own
 from kern_nb.ingest.importers.atif.steps import parse_metrics, parse_step
 from kern_nb.ingest.importers.atif.trial import Trial, read_trial, trial_files
-from kern_nb.ingest.parsing.scored_records import split_scalars, to_dict, to_list, to_seconds, to_time
+from kern_nb.ingest.parsing.times import to_time, to_unix_seconds
+from kern_nb.ingest.parsing.values import split_scalars, to_list, to_object
 from kern_nb.ingest.report import Problem
 from kern_nb.ingest.run_splitter import SourceMessage, build_runs, split_runs
 from kern_nb.ingest.source import Source
@@ -62,8 +63,8 @@ class Atif(Importer):
 
     def start_time(self, source: Source) -> str:
         """When its first step was taken."""
-        steps = [step for value in source.head for step in to_list(to_dict(value).get("steps"))]
-        times = [step["timestamp"] for step in steps if isinstance(to_dict(step).get("timestamp"), str)]
+        steps = [step for value in source.head for step in to_list(to_object(value).get("steps"))]
+        times = [step["timestamp"] for step in steps if isinstance(to_object(step).get("timestamp"), str)]
         return str(times[0]) if times else ""
 
     def read(self, source: Source) -> Iterator[Draft | Problem]:
@@ -112,7 +113,7 @@ def _read_trajectory(
     parent_id = draft.session_id
     owners = {key: call_id for key, call_id, _ in _nested_references(document)}
     for index, nested in enumerate(to_list(document.get("subagent_trajectories"))):
-        identity = to_dict(nested).get("trajectory_id") or to_dict(nested).get("session_id")
+        identity = to_object(nested).get("trajectory_id") or to_object(nested).get("session_id")
         owner = owners.get(identity) if isinstance(identity, str) else None
         inner = _Link(membership=Membership(parent_id, owner), fallback_id=f"{parent_id}/{index}")
         if depth < _MAX_DEPTH and isinstance(nested, dict) and isinstance(nested.get("steps"), list):
@@ -137,11 +138,11 @@ def _read_trajectory(
 def _nested_references(document: dict[str, Any]) -> Iterator[tuple[str, str | None, str | None]]:
     """Yield the id of each nested trajectory that a result refers to, the call of the result, and a path."""
     for step in to_list(document.get("steps")):
-        for result in to_list(to_dict(to_dict(step).get("observation")).get("results")):
-            call_id = to_dict(result).get("source_call_id")
-            references = to_dict(result).get("subagent_trajectory_ref")
+        for result in to_list(to_object(to_object(step).get("observation")).get("results")):
+            call_id = to_object(result).get("source_call_id")
+            references = to_object(result).get("subagent_trajectory_ref")
             for reference in references if isinstance(references, list) else [references]:
-                fields = to_dict(reference)
+                fields = to_object(reference)
                 path = fields.get("trajectory_path")
                 for identity in (fields.get("trajectory_id"), fields.get("session_id")):
                     if isinstance(identity, str) or isinstance(path, str):
@@ -187,7 +188,7 @@ def _draft(
     source: Source, line: int, document: dict[str, Any], trial: Trial, link: _Link, problems: list[Problem]
 ) -> Draft:
     steps = require_field(document, "steps", list, "the trajectory")
-    agent = to_dict(document.get("agent"))
+    agent = to_object(document.get("agent"))
     session_id = _session_id(source, line, document, link)
     model = agent["model_name"] if isinstance(agent.get("model_name"), str) else None
     is_own = atif_own.is_own(document)
@@ -197,7 +198,7 @@ def _draft(
     if point is not None:
         steps, n_inherited = atif_own.own_steps(steps, point)
     elif fork is not None:
-        steps = [step for step in steps if to_dict(step).get("is_copied_context") is not True]
+        steps = [step for step in steps if to_object(step).get("is_copied_context") is not True]
     parsed, markers = _parse_steps(source, line, steps, model, problems, is_own=is_own, n_inherited=n_inherited)
     if is_own:
         groups, stated = atif_own.group_by_run(parsed, markers)
@@ -213,7 +214,7 @@ def _draft(
         _set_run_fields(runs, hashes, document, trial)
     fields = {key: value for key, value in document.items() if key not in _MAPPED_FIELDS and value is not None}
     scalars, nested = split_scalars(fields)
-    times = [time for step in steps if (time := to_time(to_dict(step).get("timestamp")))]
+    times = [time for step in steps if (time := to_time(to_object(step).get("timestamp")))]
     facts = {"version": agent.get("version"), "model": model, "session_id": document.get("session_id")}
     facts = {key: value for key, value in facts.items() if isinstance(value, str)}
     session = Session(
@@ -221,8 +222,8 @@ def _draft(
         agent_id=agent["name"] if isinstance(agent.get("name"), str) else NAME,
         agent_data={NAME: {"agent": agent, **nested, **trial.details}},
         metadata=scalars | facts | trial.metadata,
-        created_at=to_seconds(min(times, default=None)),
-        updated_at=to_seconds(max(times, default=None)),
+        created_at=to_unix_seconds(min(times, default=None)),
+        updated_at=to_unix_seconds(max(times, default=None)),
         duration_s=trial.duration_s,
     )
     scores = dict(trial.scores)
@@ -279,10 +280,10 @@ def _parse_steps(
     Copied context is history; its last prompt is the one that an agent continues from. The first ``n_inherited`` steps
     are a part of a run of the parent, to be compared with it.
     """
-    copied = [i >= n_inherited and to_dict(step).get("is_copied_context") is True for i, step in enumerate(steps)]
+    copied = [i >= n_inherited and to_object(step).get("is_copied_context") is True for i, step in enumerate(steps)]
     first = copied.index(False) if False in copied else len(steps)
-    prompts = [i for i in range(first) if to_dict(steps[i]).get("source") == "user"]
-    continues = first == len(steps) or to_dict(steps[first]).get("source") != "user"
+    prompts = [i for i in range(first) if to_object(steps[i]).get("source") == "user"]
+    continues = first == len(steps) or to_object(steps[first]).get("source") != "user"
     parsed: list[SourceMessage] = []
     markers: list[tuple[int, dict[str, Any]]] = []
     for index, step in enumerate(steps):
@@ -305,7 +306,7 @@ def _set_run_fields(runs: list[Run], hashes: list[str], document: dict[str, Any]
     if runs and trial.error is not None:
         runs[-1].status, runs[-1].error = "ERROR", trial.error
         hashes[-1] = hash_record(hashes[-1], trial.error)
-    totals = to_dict(document.get("final_metrics"))
+    totals = to_object(document.get("final_metrics"))
     if len(runs) == 1 and totals and all(message.usage is None for message in runs[0].messages):
         metrics = {key.removeprefix("total_"): value for key, value in totals.items()}
         runs[0].usage = parse_metrics(metrics)

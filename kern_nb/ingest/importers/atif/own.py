@@ -6,14 +6,13 @@ wrong type: anyone can write such a file.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple, get_args
 
-from kern_nb.db.schema import MAX_TOKENS
 from kern_nb.ingest.importer import Fork
-from kern_nb.ingest.parsing.scored_records import to_count, to_dict, to_list, to_number, to_time
+from kern_nb.ingest.parsing.times import to_time
+from kern_nb.ingest.parsing.values import decode_json, to_count, to_list, to_number, to_object, to_text
 from kern_nb.ingest.run_splitter import SourceMessage, hash_content
 from kern_nb.records import YEARS, Message, Run, RunStatus, Session, SessionType, ToolCall, Usage
 
@@ -38,26 +37,12 @@ def is_own(document: dict[str, Any]) -> bool:
 
 def own_of(record: Any) -> dict[str, Any]:
     """What kern_nb added to a record; empty for any other record."""
-    return to_dict(to_dict(to_dict(record).get("extra")).get(OWN))
+    return to_object(to_object(to_object(record).get("extra")).get(OWN))
 
 
 def foreign_extra(record: dict[str, Any]) -> dict[str, Any]:
     """The ``extra`` of a record without what kern_nb added: that of the source."""
-    return {key: value for key, value in to_dict(record.get("extra")).items() if key != OWN}
-
-
-def number(value: Any) -> float | None:
-    """A finite number."""
-    try:
-        return to_number(value)
-    except OverflowError:
-        return None
-
-
-def count(value: Any, most: int = MAX_TOKENS) -> int | None:
-    """A number that counts something."""
-    number = to_count(value)
-    return number if number is not None and number <= most else None
+    return {key: value for key, value in to_object(record.get("extra")).items() if key != OWN}
 
 
 def is_message(record: Any) -> bool:
@@ -65,37 +50,27 @@ def is_message(record: Any) -> bool:
     return own_of(record).get("is_message") is not False
 
 
-def text(value: Any) -> str | None:
-    """A text that is not empty."""
-    return value if isinstance(value, str) and value else None
-
-
 def decode(own: dict[str, Any], content: Any) -> Any:
     """The value of a content that was written as JSON."""
-    if own.get("is_json") is not True or not isinstance(content, str):
-        return content
-    try:
-        return json.loads(content)
-    except (ValueError, RecursionError):
-        return content
+    return decode_json(content) if own.get("is_json") is True else content
 
 
 def restore_message(message: Message, record: dict[str, Any]) -> None:
     """Set what ATIF cannot express of a message, from the step or result that it was parsed from."""
-    own, metrics = own_of(record), to_dict(record.get("metrics"))
+    own, metrics = own_of(record), to_object(record.get("metrics"))
     message.extra = foreign_extra(record) | {key: record[key] for key in _FIELDS if record.get(key) is not None}
     message.extra |= {key: metrics[key] for key in _ROLLOUT if metrics.get(key) is not None}
     message.content = decode(own, message.content)
-    message.role = text(own.get("role")) or message.role
-    message.message_id = text(own.get("message_id"))
+    message.role = to_text(own.get("role")) or message.role
+    message.message_id = to_text(own.get("message_id"))
     message.partial = True if own.get("partial") is True else None
-    message.model = message.model or text(own.get("model"))
-    message.tool_call_id = text(own.get("tool_call_id")) or message.tool_call_id
-    message.tool_name = text(own.get("tool_name")) or message.tool_name
+    message.model = message.model or to_text(own.get("model"))
+    message.tool_call_id = to_text(own.get("tool_call_id")) or message.tool_call_id
+    message.tool_name = to_text(own.get("tool_name")) or message.tool_name
     message.created_at = message.created_at or to_time(own.get("timestamp"))
     parts = [part for part in to_list(own.get("parts")) if isinstance(part, dict) and isinstance(part.get("type"), str)]
     if parts:
-        rest = message.content if isinstance(message.content, list) else text(message.content)
+        rest = message.content if isinstance(message.content, list) else to_text(message.content)
         texts = [{"type": "text", "text": rest}] if isinstance(rest, str) else rest or []
         message.content = [*texts, *parts]
 
@@ -105,9 +80,9 @@ def restore_call(call: ToolCall, record: dict[str, Any]) -> None:
     own = own_of(record)
     call.extra = foreign_extra(record)
     call.args = own.get("arguments", call.args) if not call.args else call.args
-    call.caller = text(own.get("caller")) or call.caller
+    call.caller = to_text(own.get("caller")) or call.caller
     call.created_at = to_time(own.get("timestamp"))
-    call.duration_s = number(own.get("duration_s"))
+    call.duration_s = to_number(own.get("duration_s"))
 
 
 def set_result(call: ToolCall, record: dict[str, Any]) -> None:
@@ -116,7 +91,7 @@ def set_result(call: ToolCall, record: dict[str, Any]) -> None:
         return
     own = own_of(record)
     call.result = decode(own, record["content"])
-    is_error = to_dict(record.get("extra")).get("is_error")
+    is_error = to_object(record.get("extra")).get("is_error")
     call.status = "failed" if is_error is True else "completed"
 
 
@@ -133,7 +108,7 @@ def group_by_run(
     groups = []
     for position, (start, end) in enumerate(pairwise(starts) if markers else ()):
         marker = markers[position][1]
-        index = count(marker.get("index"))
+        index = to_count(marker.get("index"))
         index = position if index is None else index
         items = enumerate(messages[start:end])
         groups.append([i._replace(key=f"{_position(index, n)}-{hash_content(i.message)}") for n, i in items])
@@ -172,7 +147,7 @@ def own_steps(steps: list[Any], point: ForkPoint) -> tuple[list[Any], int]:
     first = next((i for i, step in enumerate(steps) if marker_of(step, "run") is not None), len(steps))
     start = first
     if point.is_inside:
-        inherited = (to_dict(marker_of(step, "inherited")).get("index") for step in steps[:first])
+        inherited = (to_object(marker_of(step, "inherited")).get("index") for step in steps[:first])
         start = next((i for i, index in enumerate(inherited) if index == point.run_index), first)
     return steps[start:], first - start
 
@@ -197,36 +172,42 @@ def branches_of(document: Any) -> list[Any]:
 
 def restore_run(run: Run, marker: dict[str, Any]) -> None:
     """Set what the marker of a run states."""
-    if text(marker.get("status")) in _STATUSES:
+    if to_text(marker.get("status")) in _STATUSES:
         run.status = marker["status"]
-    if text(marker.get("type")) in _TYPES:
+    if to_text(marker.get("type")) in _TYPES:
         run.run_type = marker["type"]
-    run.error = text(marker.get("error"))
+    run.error = to_text(marker.get("error"))
     for name in ("agent_id", "team_id", "workflow_id", "model_provider"):
-        setattr(run, name, text(marker.get(name)))
-    run.model = text(marker.get("model")) or run.model
-    run.duration_s = number(marker.get("duration_s"))
-    run.time_to_first_token_s = number(marker.get("time_to_first_token_s"))
+        setattr(run, name, to_text(marker.get(name)))
+    run.model = to_text(marker.get("model")) or run.model
+    run.duration_s = to_number(marker.get("duration_s"))
+    run.time_to_first_token_s = to_number(marker.get("time_to_first_token_s"))
     run.created_at = to_time(marker.get("created_at")) or run.created_at
     run.finished_at = to_time(marker.get("finished_at")) or run.finished_at
     run.input, run.output = (marker.get(name, getattr(run, name)) for name in ("input", "output"))
-    usage = to_dict(marker.get("usage"))
+    usage = to_object(marker.get("usage"))
     if usage:
-        run.usage = Usage(**{name: count(usage.get(name)) for name in _TOKENS}, cost=number(usage.get("cost")))
+        run.usage = Usage(**{name: to_count(usage.get(name)) for name in _TOKENS}, cost=to_number(usage.get("cost")))
 
 
 def restore_session(session: Session, document: dict[str, Any]) -> dict[str, float]:
     """Set what the trajectory states of its session; return the scores."""
     own = own_of(document)
-    if text(own.get("session_type")) in _TYPES:
+    if to_text(own.get("session_type")) in _TYPES:
         session.session_type = own["session_type"]
         for name in ("agent_id", "team_id", "workflow_id"):
-            setattr(session, name, text(own.get(name)))
-    if title := text(own.get("session_name")):
+            setattr(session, name, to_text(own.get(name)))
+    if title := to_text(own.get("session_name")):
         session.session_data = {"session_name": title}
-    session.metadata = to_dict(own.get("metadata")) or None
+    session.metadata = to_object(own.get("metadata")) or None
     for name in ("created_at", "updated_at"):
-        setattr(session, name, count(own.get(name), YEARS[1]))
-    session.duration_s = number(own.get("duration_s"))
-    scores = {name: number(value) for name, value in to_dict(own.get("scores")).items()}
+        setattr(session, name, _seconds(own.get(name)))
+    session.duration_s = to_number(own.get("duration_s"))
+    scores = {name: to_number(value) for name, value in to_object(own.get("scores")).items()}
     return {name: float(value) for name, value in scores.items() if value is not None}
+
+
+def _seconds(value: Any) -> int | None:
+    """Unix seconds."""
+    seconds = to_count(value)
+    return seconds if seconds is not None and seconds <= YEARS[1] else None

@@ -6,7 +6,8 @@ from typing import Any
 
 from kern_nb.ingest.importer import MalformedRecord, require_field
 from kern_nb.ingest.importers.atif import own as atif_own
-from kern_nb.ingest.parsing.scored_records import to_args, to_count, to_dict, to_id, to_list, to_number, to_time
+from kern_nb.ingest.parsing.times import to_time
+from kern_nb.ingest.parsing.values import checked_id, to_args, to_count, to_list, to_number, to_object
 from kern_nb.ingest.run_splitter import SourceMessage
 from kern_nb.records import Message, ToolCall, Usage
 
@@ -28,14 +29,14 @@ def parse_step(
     if role is None:
         raise MalformedRecord(f"'source' of the step must be system, user or agent, got {source!r}")
     extra = {key: value for key, value in step.items() if key not in _MAPPED_FIELDS and value is not None}
-    metrics = to_dict(step.get("metrics"))
+    metrics = to_object(step.get("metrics"))
     if metrics:
         extra["usage"] = {key: value for key, value in metrics.items() if key not in _ROLLOUT and value is not None}
         extra |= {key: metrics[key] for key in _ROLLOUT if metrics.get(key) is not None}
     own = atif_own.own_of(step) if is_own else {}
     records = to_list(step.get("tool_calls")) + to_list(own.get("tool_calls"))
     calls = [_parse_call(call, is_own=is_own) for call in records]
-    metrics = metrics or to_dict(own.get("metrics"))
+    metrics = metrics or to_object(own.get("metrics"))
     if is_copied and calls and not is_own:
         extra["tool_calls"] = step["tool_calls"]
     message = Message(
@@ -50,7 +51,7 @@ def parse_step(
     )
     if is_own:
         atif_own.restore_message(message, step)
-    results = to_list(to_dict(step.get("observation")).get("results"))
+    results = to_list(to_object(step.get("observation")).get("results"))
     names = {call.tool_call_id: call.tool_name for call in calls}
     record = {key: value for key, value in step.items() if key != "observation"}
     parsed = [SourceMessage(message, record, None, is_prompt if role == "user" else None)]
@@ -68,7 +69,7 @@ def parse_step(
 
 def parse_metrics(metrics: dict[str, Any]) -> Usage:
     """The usage of a step. The prompt's tokens include the cached ones; details are provider-specific extras."""
-    details = to_dict(metrics.get("extra"))
+    details = to_object(metrics.get("extra"))
     written = details.get("cache_creation_input_tokens", details.get("cache_write_tokens"))
     reasoning = details.get("reasoning_tokens", details.get("reasoning_output_tokens"))
     return Usage(
@@ -106,7 +107,10 @@ def _parse_call(call: Any, *, is_own: bool = False) -> ToolCall:
     mapped = ("tool_call_id", "function_name", "arguments")
     extra = {key: value for key, value in call.items() if key not in mapped and value is not None}
     parsed = ToolCall(
-        tool_call_id=to_id(call.get("tool_call_id")), tool_name=call["function_name"], args=args, extra=extra | notes
+        tool_call_id=checked_id(call.get("tool_call_id")),
+        tool_name=call["function_name"],
+        args=args,
+        extra=extra | notes,
     )
     if is_own:
         atif_own.restore_call(parsed, call)
@@ -116,11 +120,11 @@ def _parse_call(call: Any, *, is_own: bool = False) -> ToolCall:
 def _parse_result(result: Any, names: dict[str | None, str | None], *, is_copied: bool) -> Message:
     if not isinstance(result, dict):
         raise MalformedRecord("a result of the observation must be an object")
-    call_id = to_id(result.get("source_call_id"))
+    call_id = checked_id(result.get("source_call_id"))
     extra = {
         key: value for key, value in result.items() if key not in ("source_call_id", "content") and value is not None
     }
-    is_error = to_dict(result.get("extra")).get("is_error")
+    is_error = to_object(result.get("extra")).get("is_error")
     return Message(
         role="tool",
         content=result.get("content"),

@@ -11,7 +11,8 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from kern_nb.db.file_descriptors import open_binary
-from kern_nb.ingest.parsing.scored_records import finite_scores, split_scalars, to_dict, to_time
+from kern_nb.ingest.parsing.times import to_time
+from kern_nb.ingest.parsing.values import finite_scores, split_scalars, to_object
 from kern_nb.ingest.report import Problem
 from kern_nb.ingest.source import Source
 
@@ -84,19 +85,19 @@ def _read_result(trial: Trial, result: dict[str, Any]) -> dict[str, Any]:
     facts = {key: result[key] for key in _NAMES if isinstance(result.get(key), str)}
     task = result.get("task_name") or result.get("task_id")
     trial.metadata = facts | ({"task_id": task} if isinstance(task, str) else {})
-    model = to_dict(to_dict(result.get("agent_info")).get("model_info"))
+    model = to_object(to_object(result.get("agent_info")).get("model_info"))
     trial.provider = model["provider"] if isinstance(model.get("provider"), str) else None
     trial.details = {"result": split_scalars(result)[1] | {"started_at": result.get("started_at")}}
-    error = to_dict(result.get("exception_info"))
+    error = to_object(result.get("exception_info"))
     if error:
         texts = (error.get("exception_type"), error.get("exception_message"))
         trial.error = ": ".join(str(text) for text in texts if text) or "the trial failed"
-    execution = to_dict(result.get("agent_execution"))
+    execution = to_object(result.get("agent_execution"))
     start, end = to_time(execution.get("started_at")), to_time(execution.get("finished_at"))
     trial.duration_s = (end - start).total_seconds() if start and end and end >= start else None
-    scored_at = to_time(to_dict(result.get("verifier")).get("finished_at")) or to_time(result.get("finished_at"))
-    verdict = to_dict(result.get("verifier_result"))
-    rewards = to_dict(verdict.get("rewards")) or {"reward": verdict.get("reward")}
+    scored_at = to_time(to_object(result.get("verifier")).get("finished_at")) or to_time(result.get("finished_at"))
+    verdict = to_object(result.get("verifier_result"))
+    rewards = to_object(verdict.get("rewards")) or {"reward": verdict.get("reward")}
     if scored_at is not None:
         trial.scored_at = int(scored_at.timestamp() * 1_000_000)
     return rewards

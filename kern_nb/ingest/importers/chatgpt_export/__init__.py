@@ -27,8 +27,9 @@ from kern_nb.ingest.importer import (
 from kern_nb.ingest.importers.chatgpt_export.messages import Record, is_hidden, is_message, parse_line, time_of
 from kern_nb.ingest.parsing import tree
 from kern_nb.ingest.parsing.message_trees import build_steps, record_key
+from kern_nb.ingest.parsing.times import to_unix_seconds
 from kern_nb.ingest.parsing.tree import Entry
-from kern_nb.ingest.parsing.values import keep_scalars, to_id, to_object, to_seconds, to_text, without
+from kern_nb.ingest.parsing.values import keep_scalars, to_id, to_object, to_text, without
 from kern_nb.ingest.report import Problem
 from kern_nb.ingest.run_splitter import split_runs
 from kern_nb.ingest.source import Item, Source
@@ -170,8 +171,8 @@ def _draft(
             session_data={"session_name": title} if title else None,
             agent_data={NAME: nested} if nested else None,
             metadata={"file": source.name} | keep_scalars(fields),
-            created_at=to_seconds(times[0]),
-            updated_at=to_seconds(times[1] or times[0]),
+            created_at=to_unix_seconds(times[0]),
+            updated_at=to_unix_seconds(times[1] or times[0]),
         ),
         runs=runs,
         hashes=hashes,

@@ -7,7 +7,8 @@ from datetime import datetime
 from typing import Any
 
 from kern_nb.ingest.importer import json_type
-from kern_nb.ingest.parsing.values import parse_arguments, to_id, to_list, to_object, to_text, to_time, to_time_from_ms
+from kern_nb.ingest.parsing.times import to_time, to_time_from_ms
+from kern_nb.ingest.parsing.values import to_args, to_id, to_list, to_object, to_text
 from kern_nb.ingest.run_splitter import SourceMessage
 from kern_nb.records import Message, ToolCall
 
@@ -106,12 +107,12 @@ def _parse(record: Record) -> Message:
 def _to_call(recipient: str | None, message: Message, details: Record) -> ToolCall:
     """The call that a message to a tool is. Its text is JSON or code."""
     text = message.content
-    args, is_invalid = text, False
+    args: Any = text
+    notes: Record = {}
     language = details.get("language")
     if isinstance(text, str) and (language == "json" or text.lstrip().startswith("{")):
-        args, is_invalid = parse_arguments(text)
-        is_invalid = is_invalid and language == "json"
-    extra = details | ({"args_invalid": True} if is_invalid else {})
+        args, notes = to_args(text)
+    extra = details | (notes if language == "json" else {})
     call_id = message.message_id
     return ToolCall(tool_call_id=call_id, tool_name=recipient, args=args, created_at=message.created_at, extra=extra)
 

@@ -46,12 +46,12 @@ from kern_nb.ingest.importers.claude_code.messages import (
     is_message,
     kind_of,
     parse_answer,
-    parse_time,
     parse_user_record,
     result_duration,
     result_ids,
 )
 from kern_nb.ingest.importers.claude_code.tree import Step, build_lines
+from kern_nb.ingest.parsing.times import to_time
 from kern_nb.ingest.parsing.tree import Entry
 from kern_nb.ingest.report import Problem
 from kern_nb.ingest.run_splitter import SourceMessage, split_runs
@@ -237,7 +237,7 @@ def _conversation(
 
 def _session(file: TranscriptFile, entries: list[Entry], session_id: str) -> Session:
     records = [entry.record for entry in entries]
-    times = [time for record in records if (time := parse_time(record.get("timestamp")))]
+    times = [time for record in records if (time := to_time(record.get("timestamp")))]
     metadata: Record = {"file": file.source.name}
     for key, name in _METADATA.items():
         values = [record[key] for record in records if isinstance(record.get(key), str)]

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from datetime import datetime
 from typing import Any, Literal
 
 from kern_nb.ingest.importer import MalformedRecord
+from kern_nb.ingest.parsing.times import to_time
+from kern_nb.ingest.parsing.values import drop_null, to_count, to_duration, to_id, to_number
 from kern_nb.ingest.run_splitter import SourceMessage
-from kern_nb.records import PART_TYPES, Message, ToolCall, Usage, to_utc
+from kern_nb.records import PART_TYPES, Message, ToolCall, Usage
 
 Record = dict[str, Any]
 Kind = Literal["answer", "prompt", "command", "harness"]
@@ -40,7 +41,6 @@ _SESSION_FIELDS = frozenset(
 )  # fmt: skip
 _MAPPED_FIELDS = _SESSION_FIELDS | {"type", "message", "uuid", "timestamp", "toolUseResult"}
 _MAPPED_MESSAGE = frozenset({"id", "type", "role", "content", "model", "usage"})
-_MAX_DURATION = 10**12
 _COUNTS = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
 
 
@@ -135,16 +135,6 @@ def key_of(record: Record) -> str:
     return original if isinstance(original, str) and original else str(record["uuid"])
 
 
-def parse_time(value: Any) -> datetime | None:
-    """An ISO time in UTC; None if it is none."""
-    if not isinstance(value, str):
-        return None
-    try:
-        return to_utc(datetime.fromisoformat(value))
-    except (ValueError, OverflowError):
-        return None
-
-
 def usage_of(record: Record) -> Record:
     """The token counts of an answer, as the source states them."""
     usage = record["message"].get("usage")
@@ -164,9 +154,9 @@ def parse_answer(records: Sequence[Record]) -> SourceMessage:
         for part in _as_list(content):
             if part not in earlier:
                 _add_part(part, parts, calls, others)
-    counted = max(records, key=lambda r: _count(usage_of(r).get("output_tokens")) or 0)
+    counted = max(records, key=lambda r: to_count(usage_of(r).get("output_tokens")) or 0)
     for call in calls:
-        call.created_at = parse_time(first.get("timestamp"))
+        call.created_at = to_time(first.get("timestamp"))
     model = first["message"].get("model")
     is_synthetic = model == SYNTHETIC
     extra: Record = {}
@@ -181,9 +171,9 @@ def parse_answer(records: Sequence[Record]) -> SourceMessage:
         tool_calls=calls,
         model=model if isinstance(model, str) and not is_synthetic else None,
         usage=None if is_synthetic else parse_usage(counted),
-        message_id=_text_id(first["message"].get("id")) or _text_id(first["uuid"]),
-        created_at=parse_time(first.get("timestamp")),
-        extra=_present(extra),
+        message_id=to_id(first["message"].get("id")) or to_id(first["uuid"]),
+        created_at=to_time(first.get("timestamp")),
+        extra=drop_null(extra),
     )
     return SourceMessage(message, [_own_fields(record) for record in records], key_of(first))
 
@@ -200,8 +190,8 @@ def _add_part(part: Any, parts: list[Any], calls: list[ToolCall], others: list[A
         extra |= {} if kind == "tool_use" else {"type": kind}
         calls.append(
             ToolCall(
-                tool_call_id=_text_id(part.get("id")),
-                tool_name=_text_id(part.get("name")),
+                tool_call_id=to_id(part.get("id")),
+                tool_name=to_id(part.get("name")),
                 args=part.get("input"),
                 extra=extra,
             )
@@ -232,11 +222,11 @@ def _simplify(content: Any) -> Any:
 
 def parse_usage(record: Record) -> Usage | None:
     """The usage of an answer: input tokens include those read from and written to the cache."""
-    usage, cost = usage_of(record), record.get("costUSD")
-    fresh, written, read = (_count(usage.get(name)) for name in _COUNTS)
-    cost = cost if isinstance(cost, (int, float)) and not isinstance(cost, bool) and cost > 0 else None
+    usage, cost = usage_of(record), to_number(record.get("costUSD"))
+    fresh, written, read = (to_count(usage.get(name)) for name in _COUNTS)
     counts = [count for count in (fresh, written, read) if count is not None]
-    output = _count(usage.get("output_tokens"))
+    output = to_count(usage.get("output_tokens"))
+    cost = cost if cost and cost > 0 else None  # a cost of 0 is an unknown price
     if not counts and output is None and cost is None:
         return None
     return Usage(
@@ -248,13 +238,9 @@ def parse_usage(record: Record) -> Usage | None:
     )
 
 
-def _count(value: Any) -> int | None:
-    return value if type(value) is int and 0 <= value < 2**53 else None
-
-
 def parse_user_record(record: Record, *, starts_run: bool) -> Iterator[SourceMessage]:
     """Parse a record of the user's side: the results of tools, a message each, then what else it says."""
-    content, created_at = content_of(record), parse_time(record.get("timestamp"))
+    content, created_at = content_of(record), to_time(record.get("timestamp"))
     results = _results(record)
     extra = {key: value for key, value in record.items() if key not in _MAPPED_FIELDS | {"content", "attachment"}}
     if record["type"] == "attachment":
@@ -267,11 +253,11 @@ def parse_user_record(record: Record, *, starts_run: bool) -> Iterator[SourceMes
         message = Message(
             role="tool",
             content=_simplify(part.get("content")),
-            tool_call_id=_text_id(part.get("tool_use_id")),
+            tool_call_id=to_id(part.get("tool_use_id")),
             is_error=part["is_error"] if isinstance(part.get("is_error"), bool) else None,
-            message_id=_text_id(record["uuid"]) if index == 0 else None,
+            message_id=to_id(record["uuid"]) if index == 0 else None,
             created_at=created_at,
-            extra=_present(extra | {"toolUseResult": details}) if index == 0 else {},
+            extra=drop_null(extra | {"toolUseResult": details}) if index == 0 else {},
         )
         yield SourceMessage(message, own if index == 0 else part, key if index == 0 else f"{key}.{index}", False)
     rest = [part for part in content if part not in results] if results else content
@@ -281,9 +267,9 @@ def parse_user_record(record: Record, *, starts_run: bool) -> Iterator[SourceMes
     message = Message(
         role="system" if record["type"] == "system" else "user",
         content=parts,
-        message_id=None if results else _text_id(record["uuid"]),
+        message_id=None if results else to_id(record["uuid"]),
         created_at=created_at,
-        extra={} if results else _present(extra | {"parts": others or None}),
+        extra={} if results else drop_null(extra | {"parts": others or None}),
     )
     yield SourceMessage(message, own, f"{key}.text" if results else key, starts_run)
 
@@ -315,16 +301,10 @@ def result_duration(record: Record) -> float | None:
     """The seconds that a tool took, if the client states them."""
     details = record.get("toolUseResult")
     for name, unit in (("totalDurationMs", 1000), ("durationMs", 1000), ("durationSeconds", 1)):
-        seconds = to_seconds(details.get(name), unit) if isinstance(details, dict) else None
+        seconds = to_duration(details.get(name), unit) if isinstance(details, dict) else None
         if seconds is not None:
             return seconds
     return None
-
-
-def to_seconds(value: Any, unit: int = 1000) -> float | None:
-    """A duration in seconds; None if the value is no duration. ``unit`` is how many of its unit a second has."""
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return value / unit if is_number and 0 <= value < _MAX_DURATION else None
 
 
 def require_message(record: Record) -> None:
@@ -335,11 +315,3 @@ def require_message(record: Record) -> None:
 
 def _own_fields(record: Record) -> Record:
     return {key: value for key, value in record.items() if key not in _SESSION_FIELDS}
-
-
-def _present(values: Record) -> Record:
-    return {key: value for key, value in values.items() if value is not None}
-
-
-def _text_id(value: Any) -> str | None:
-    return str(value) if isinstance(value, (str, int)) and not isinstance(value, bool) and value != "" else None

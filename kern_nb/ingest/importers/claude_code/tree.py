@@ -16,11 +16,11 @@ from kern_nb.ingest.importers.claude_code.messages import (
     is_message,
     is_significant,
     result_ids,
-    to_seconds,
     usage_of,
 )
 from kern_nb.ingest.parsing import tree
 from kern_nb.ingest.parsing.tree import Entry
+from kern_nb.ingest.parsing.values import to_duration
 
 
 @dataclass(slots=True, eq=False)
@@ -68,7 +68,7 @@ def _add(entry: Entry, position: int, parent: Step) -> Step:
     """Add a record below a step; returns the step that it belongs to."""
     record = entry.record
     if not entry.is_message:
-        duration = to_seconds(record.get("durationMs")) if record.get("subtype") == "turn_duration" else None
+        duration = to_duration(record.get("durationMs"), 1000) if record.get("subtype") == "turn_duration" else None
         if duration is not None:
             parent.duration_s = (parent.duration_s or 0) + duration
         return parent

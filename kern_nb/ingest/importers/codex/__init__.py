@@ -41,16 +41,8 @@ from kern_nb.ingest.importer import (
 )
 from kern_nb.ingest.importers.codex.items import Item, is_item
 from kern_nb.ingest.importers.codex.thread import Thread, Turn, group_by_run
-from kern_nb.ingest.parsing.values import (
-    keep_scalars,
-    to_count,
-    to_id,
-    to_object,
-    to_seconds,
-    to_text,
-    to_time,
-    without,
-)
+from kern_nb.ingest.parsing.times import to_time, to_unix_seconds
+from kern_nb.ingest.parsing.values import keep_scalars, to_count, to_id, to_object, to_text, without
 from kern_nb.ingest.report import Problem
 from kern_nb.ingest.run_splitter import SourceMessage, build_runs
 from kern_nb.ingest.source import Source, Value
@@ -227,8 +219,8 @@ def _draft(source: Source, thread: Thread, path: list[Turn]) -> Draft:
             session_data={"session_name": title} if title else None,
             agent_data={NAME: {**base, **without(_nested(meta), ("git",))}} if meta else None,
             metadata={"file": source.name, **({"model": thread.model} if thread.model else {}), **origin},
-            created_at=to_seconds(to_time(meta.get("timestamp")) or thread.first_time),
-            updated_at=to_seconds(thread.last_time or to_time(meta.get("timestamp"))),
+            created_at=to_unix_seconds(to_time(meta.get("timestamp")) or thread.first_time),
+            updated_at=to_unix_seconds(thread.last_time or to_time(meta.get("timestamp"))),
         ),
         runs=runs,
         hashes=hashes,

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from kern_nb.ingest.parsing.values import parse_arguments, to_id, to_list, to_number, to_object, to_text, without
+from kern_nb.ingest.parsing.values import to_args, to_id, to_list, to_number, to_object, to_text, without
 from kern_nb.records import Message, ToolCall
 
 MESSAGE_TYPES = frozenset({"message", "agent_message"})
@@ -109,8 +109,7 @@ def to_call(payload: dict[str, Any]) -> ToolCall:
         call.args = payload.get("input")  # free text, such as a patch
         mapped.add("input")
     elif "arguments" in payload:
-        call.args, is_invalid = parse_arguments(payload["arguments"])
-        call.extra = {"args_invalid": True} if is_invalid else {}
+        call.args, call.extra = to_args(payload["arguments"])
         mapped.add("arguments")
     else:
         call.args = payload.get("action")

@@ -25,7 +25,8 @@ from kern_nb.ingest.importers.codex.items import (
     to_result,
 )
 from kern_nb.ingest.importers.codex.usage import UsageCounter, to_usage
-from kern_nb.ingest.parsing.values import to_count, to_id, to_number, to_object, to_text, to_time, without
+from kern_nb.ingest.parsing.times import to_time
+from kern_nb.ingest.parsing.values import to_count, to_duration, to_id, to_number, to_object, to_text, without
 from kern_nb.records import Message, RunStatus, Usage, text_of
 
 _STARTS = ("task_started", "turn_started")
@@ -351,9 +352,9 @@ class Thread:
             turn.status, turn.error = "ERROR", to_text(payload.get("message")) or "The turn failed."
         elif error := payload.get("error"):
             turn.status, turn.error = "ERROR", to_text(to_object(error).get("message")) or str(error)
-        duration, first = (to_number(payload.get(name)) for name in ("duration_ms", "time_to_first_token_ms"))
-        turn.duration_s = turn.duration_s if duration is None else duration / 1000
-        turn.time_to_first_token_s = turn.time_to_first_token_s if first is None else first / 1000
+        duration, first = (to_duration(payload.get(name), 1000) for name in ("duration_ms", "time_to_first_token_ms"))
+        turn.duration_s = turn.duration_s if duration is None else duration
+        turn.time_to_first_token_s = turn.time_to_first_token_s if first is None else first
 
     def _add_outcome(self, call_id: str | None, fields: dict[str, Any]) -> None:
         if call_id is not None:

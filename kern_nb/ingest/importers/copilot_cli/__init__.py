@@ -28,7 +28,8 @@ from kern_nb.ingest.importer import (
     json_type,
 )
 from kern_nb.ingest.importers.copilot_cli.events import Log, Record, Thread
-from kern_nb.ingest.parsing.values import keep_scalars, to_id, to_object, to_seconds, to_text, to_time, without
+from kern_nb.ingest.parsing.times import to_time, to_unix_seconds
+from kern_nb.ingest.parsing.values import keep_scalars, to_id, to_object, to_text, without
 from kern_nb.ingest.report import Problem
 from kern_nb.ingest.source import Source
 from kern_nb.records import Session
@@ -124,8 +125,8 @@ def _draft(source: Source, log: Log, thread: Thread, session_id: str, membership
             session_data={"session_name": name} if name else None,
             agent_data=None if membership else {NAME: {key: value for key, value in data.items() if value}},
             metadata=metadata,
-            created_at=to_seconds(min(times, default=None)),
-            updated_at=to_seconds(max(times, default=None)),
+            created_at=to_unix_seconds(min(times, default=None)),
+            updated_at=to_unix_seconds(max(times, default=None)),
         ),
         runs=runs,
         hashes=hashes,

@@ -10,16 +10,16 @@ from typing import Any
 
 from kern_nb.ingest.importer import MalformedRecord, hash_record
 from kern_nb.ingest.parsing.run_outcomes import Outcomes
+from kern_nb.ingest.parsing.times import to_time
 from kern_nb.ingest.parsing.values import (
     keep_scalars,
-    parse_arguments,
+    to_args,
     to_count,
     to_id,
     to_list,
     to_number,
     to_object,
     to_text,
-    to_time,
     without,
 )
 from kern_nb.ingest.run_splitter import SourceMessage, split_runs
@@ -130,9 +130,9 @@ class Thread:
         self.add(Message(role="user" if by_user else "assistant", tool_calls=[call]), event)
 
     def _to_call(self, data: Record, event: Record) -> ToolCall:
-        args, is_invalid = parse_arguments(data.get("arguments"))
+        args, notes = to_args(data.get("arguments"))
         kept = ("intentionSummary", "mcpServerName", "mcpToolName", "toolTitle")
-        extra = keep_scalars({key: data.get(key) for key in kept}) | ({"args_invalid": True} if is_invalid else {})
+        extra = keep_scalars({key: data.get(key) for key in kept}) | notes
         call = ToolCall(
             tool_call_id=to_id(data.get("toolCallId")),
             tool_name=to_text(data.get("name")),

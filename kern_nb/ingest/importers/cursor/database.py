@@ -15,19 +15,8 @@ from typing import Any
 
 from kern_nb.ingest.importer import READ_ERRORS, Draft, MalformedRecord, error_text, hash_record
 from kern_nb.ingest.parsing.message_trees import record_key
-from kern_nb.ingest.parsing.values import (
-    keep_scalars,
-    parse_arguments,
-    to_count,
-    to_id,
-    to_list,
-    to_object,
-    to_seconds,
-    to_text,
-    to_time,
-    to_time_from_ms,
-    without,
-)
+from kern_nb.ingest.parsing.times import to_time, to_time_from_ms, to_unix_seconds
+from kern_nb.ingest.parsing.values import keep_scalars, to_args, to_count, to_id, to_list, to_object, to_text, without
 from kern_nb.ingest.report import Problem
 from kern_nb.ingest.run_splitter import SourceMessage, split_runs
 from kern_nb.ingest.source import Source
@@ -113,8 +102,8 @@ def _read_composer(source: Source, name: str, connection: sqlite3.Connection, ke
             session_data={"session_name": title} if title else None,
             agent_data={name: {"usageData": usage}} if usage else None,
             metadata={"file": source.name} | shown,
-            created_at=to_seconds(created),
-            updated_at=to_seconds(updated),
+            created_at=to_unix_seconds(created),
+            updated_at=to_unix_seconds(updated),
         ),
         runs=runs,
         hashes=hashes,
@@ -167,9 +156,8 @@ _COUNTS = {"inputTokens": "input_tokens", "outputTokens": "output_tokens"}
 
 def _to_call(call: Record, time: datetime | None) -> ToolCall:
     stated = call.get("rawArgs") if call.get("rawArgs") not in (None, "") else call.get("params")
-    args, is_invalid = parse_arguments(stated)
-    extra = without(keep_scalars(call), ("toolCallId", "name", "rawArgs", "params", "result", "error"))
-    extra |= {"args_invalid": True} if is_invalid else {}
+    args, notes = to_args(stated)
+    extra = without(keep_scalars(call), ("toolCallId", "name", "rawArgs", "params", "result", "error")) | notes
     call_id = to_id(call.get("toolCallId"))
     return ToolCall(tool_call_id=call_id, tool_name=to_text(call.get("name")), args=args, created_at=time, extra=extra)
 

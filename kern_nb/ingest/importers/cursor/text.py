@@ -11,7 +11,7 @@ import textwrap
 from collections.abc import Iterator
 from typing import Any
 
-from kern_nb.ingest.parsing.values import parse_arguments
+from kern_nb.ingest.parsing.values import decode_json
 
 _ROLE = re.compile(r"^(user|assistant):[ \t]*$")
 _MARK = re.compile(r"^\[(Thinking|Tool call|Tool result)\][ \t]*(.*)$")
@@ -72,8 +72,8 @@ def _finish(block: dict[str, Any]) -> dict[str, Any]:
 def _arguments(lines: list[str]) -> Any:
     """The arguments: JSON, or one in a line with what follows it; as text if they are written in another way."""
     text = textwrap.dedent("\n".join(lines)).strip()
-    value, is_text = parse_arguments(text)
-    if not is_text and isinstance(value, dict):
+    value = decode_json(text)
+    if isinstance(value, dict):
         return value
     arguments: dict[str, str] = {}
     last: str | None = None
@@ -86,5 +86,4 @@ def _arguments(lines: list[str]) -> Any:
             arguments[last] += f"\n{line}"
         elif line.strip():
             return text
-    values = {name: parse_arguments(value.strip()) for name, value in arguments.items()}
-    return {name: arguments[name].strip() if is_text else value for name, (value, is_text) in values.items()}
+    return {name: decode_json(value.strip()) for name, value in arguments.items()}

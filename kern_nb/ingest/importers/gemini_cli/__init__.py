@@ -42,7 +42,8 @@ from kern_nb.ingest.importers.gemini_cli.parts import (
     to_thoughts,
     to_usage,
 )
-from kern_nb.ingest.parsing.values import keep_scalars, to_id, to_list, to_object, to_seconds, to_text, to_time, without
+from kern_nb.ingest.parsing.times import to_time, to_unix_seconds
+from kern_nb.ingest.parsing.values import keep_scalars, to_id, to_list, to_object, to_text, without
 from kern_nb.ingest.report import Problem
 from kern_nb.ingest.run_splitter import SourceMessage, split_runs
 from kern_nb.ingest.source import Source
@@ -259,8 +260,8 @@ def _draft(source: Source, log: _Log, records: list[dict[str, Any]]) -> Draft:
             agent_data={NAME: {k: v for k, v in fields.items() if isinstance(v, (dict, list)) and v}},
             metadata={"file": source.name}
             | keep_scalars(without(fields, ("sessionId", "summary", "startTime", "lastUpdated"))),
-            created_at=to_seconds(times[0]),
-            updated_at=to_seconds(times[1] or times[0]),
+            created_at=to_unix_seconds(times[0]),
+            updated_at=to_unix_seconds(times[1] or times[0]),
         ),
         runs=runs,
         hashes=hashes,

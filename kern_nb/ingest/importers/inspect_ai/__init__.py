@@ -28,15 +28,8 @@ from kern_nb.ingest.importer import (
 from kern_nb.ingest.importers.inspect_ai.events import ModelCall, SampleEvents, merge_inputs, message_key
 from kern_nb.ingest.importers.inspect_ai.messages import Answers, parse_message
 from kern_nb.ingest.parsing import zip_members
-from kern_nb.ingest.parsing.scored_records import (
-    finite_scores,
-    split_scalars,
-    to_dict,
-    to_list,
-    to_number,
-    to_seconds,
-    to_time,
-)
+from kern_nb.ingest.parsing.times import to_time, to_unix_seconds
+from kern_nb.ingest.parsing.values import finite_scores, split_scalars, to_list, to_number, to_object
 from kern_nb.ingest.report import Problem
 from kern_nb.ingest.run_splitter import SourceMessage, split_runs
 from kern_nb.ingest.source import Source
@@ -109,14 +102,14 @@ class _Evaluation(NamedTuple):
 
     @classmethod
     def of(cls, header: dict[str, Any]) -> _Evaluation:
-        return cls(to_dict(header.get("eval")), header.get("plan"), header.get("status"))
+        return cls(to_object(header.get("eval")), header.get("plan"), header.get("status"))
 
     def metadata(self) -> dict[str, Any]:
         fields = {key: self.eval[key] for key in _EVAL_FIELDS if self.eval.get(key) is not None}
-        fields |= {"dataset": to_dict(fields.get("dataset")).get("name"), "status": self.status}
-        fields |= {"revision": to_dict(fields.get("revision")).get("commit")}
-        fields |= {"inspect_ai": to_dict(self.eval.get("packages")).get("inspect_ai")}
-        custom, _ = split_scalars(to_dict(self.eval.get("metadata")))
+        fields |= {"dataset": to_object(fields.get("dataset")).get("name"), "status": self.status}
+        fields |= {"revision": to_object(fields.get("revision")).get("commit")}
+        fields |= {"inspect_ai": to_object(self.eval.get("packages")).get("inspect_ai")}
+        custom, _ = split_scalars(to_object(self.eval.get("metadata")))
         return custom | {key: value for key, value in fields.items() if value is not None}
 
 
@@ -147,7 +140,7 @@ def _read_archive(source: Source) -> Iterator[Draft | Problem]:
             if isinstance(header, Problem):
                 yield header
             else:
-                evaluation = _Evaluation.of(to_dict(header))
+                evaluation = _Evaluation.of(to_object(header))
     samples = [member for name, member in members.items() if _is_sample(name)]
     if not samples:
         yield Problem(source.name, None, "The log has no samples.")
@@ -234,7 +227,7 @@ def _session_draft(
     scalars, nested = split_scalars(fields)
     identity = {"task_id": sample.get("id"), "trial": sample.get("epoch")}
     identity = {key: str(v) if key == "task_id" else v for key, v in identity.items() if v is not None}
-    custom, _ = split_scalars(to_dict(sample.get("metadata")))
+    custom, _ = split_scalars(to_object(sample.get("metadata")))
     scalars.pop("error", None)
     scores = _parse_scores(sample)
     details = {"plan": evaluation.plan, "scores": sample.get("scores") or sample.get("score")}
@@ -247,9 +240,9 @@ def _session_draft(
             agent_id=NAME,
             agent_data={NAME: nested | {key: value for key, value in details.items() if value is not None}},
             metadata=custom | scalars | evaluation.metadata() | identity,
-            created_at=to_seconds(start),
-            updated_at=to_seconds(end),
-            duration_s=_seconds_of(sample, "total_time"),
+            created_at=to_unix_seconds(start),
+            updated_at=to_unix_seconds(end),
+            duration_s=to_number(sample.get("total_time")),
         ),
         runs=runs,
         hashes=hashes,
@@ -272,7 +265,7 @@ def _set_run_fields(runs: list[Run], hashes: list[str], sample: dict[str, Any], 
     error, limit = sample.get("error"), sample.get("limit")
     last = runs[-1]
     if error:
-        message = to_dict(error).get("message", error)
+        message = to_object(error).get("message", error)
         last.status, last.error = "ERROR", message if isinstance(message, str) else str(message)
     elif isinstance(limit, dict):
         last.status, last.error = "CANCELLED", f"the {limit.get('type')} limit of {limit.get('limit')} was reached"
@@ -280,14 +273,9 @@ def _set_run_fields(runs: list[Run], hashes: list[str], sample: dict[str, Any], 
     if len(runs) == 1:
         start, end = to_time(sample.get("started_at")), to_time(sample.get("completed_at"))
         last.created_at, last.finished_at = start or last.created_at, end or last.finished_at
-        duration = _seconds_of(sample, "total_time")
+        duration = to_number(sample.get("total_time"))
         last.duration_s = last.duration_s if duration is None else duration
         hashes[0] = hash_record(hashes[0], sample.get("started_at"), sample.get("completed_at"), duration)
-
-
-def _seconds_of(sample: dict[str, Any], key: str) -> float | None:
-    value = to_number(sample.get(key))
-    return None if value is None else float(value)
 
 
 def _nested_drafts(
@@ -326,7 +314,7 @@ def _nested_drafts(
                 session_id=session_id,
                 agent_id=NAME,
                 metadata=main.session.metadata,
-                created_at=to_seconds(min(times, default=None)),
+                created_at=to_unix_seconds(min(times, default=None)),
             ),
             runs=runs,
             hashes=hashes,
@@ -339,7 +327,7 @@ def _nested_drafts(
 
 def _parse_scores(sample: dict[str, Any]) -> dict[str, float]:
     """The scores that are numbers or grades; a score of several values is one score each."""
-    scores = to_dict(sample.get("scores")) or {"score": sample.get("score")}
+    scores = to_object(sample.get("scores")) or {"score": sample.get("score")}
     values: dict[str, Any] = {}
     for name, score in scores.items():
         value = score.get("value") if isinstance(score, dict) else score

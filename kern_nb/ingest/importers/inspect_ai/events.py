@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from kern_nb.ingest.importer import hash_record
-from kern_nb.ingest.parsing.scored_records import to_dict, to_list
+from kern_nb.ingest.parsing.values import to_list, to_object
 
 _ATTACHMENT = "attachment://"
 _MAX_DEPTH = 200
@@ -51,8 +51,8 @@ class SampleEvents:
     """
 
     def __init__(self, sample: dict[str, Any]) -> None:
-        self.attachments = to_dict(sample.get("attachments"))
-        self.pool = to_list(to_dict(sample.get("events_data")).get("messages"))
+        self.attachments = to_object(sample.get("attachments"))
+        self.pool = to_list(to_object(sample.get("events_data")).get("messages"))
         self.calls: list[ModelCall] = []
         self.tools: dict[str, list[dict[str, Any]]] = {}
         self.is_compacted = False
@@ -94,9 +94,9 @@ class SampleEvents:
             self.calls.append(self._model_call(event, owner, is_grading=is_grading))
 
     def _model_call(self, event: dict[str, Any], owner: str | None, *, is_grading: bool) -> ModelCall:
-        output = to_dict(event.get("output"))
+        output = to_object(event.get("output"))
         choices = to_list(output.get("choices"))
-        message = to_dict(choices[0]).get("message") if choices else None
+        message = to_object(choices[0]).get("message") if choices else None
         usage = output.get("usage")
         spans = list(self._ancestors(event.get("span_id")))
         agents = [span for span in spans if span.get("type") == "agent"]

@@ -9,7 +9,8 @@ from typing import Any
 
 from kern_nb.ingest.importer import RECORD_ERRORS, MalformedRecord, error_text
 from kern_nb.ingest.importers.inspect_ai.events import ModelCall, SampleEvents, message_key
-from kern_nb.ingest.parsing.scored_records import to_args, to_count, to_dict, to_id, to_list, to_number, to_time
+from kern_nb.ingest.parsing.times import to_time
+from kern_nb.ingest.parsing.values import checked_id, to_args, to_count, to_list, to_number, to_object
 from kern_nb.ingest.run_splitter import SourceMessage
 from kern_nb.records import PART_TYPES, Message, ToolCall, Usage
 
@@ -48,7 +49,7 @@ def parse_message(
     event = call.event if call else {}
     result_of = _take_tool(transcript, record.get("tool_call_id")) if role == "tool" else {}
     stated = [event.get("completed"), event.get("timestamp"), result_of.get("completed")]
-    is_compaction = is_summary or bool(to_dict(record.get("metadata")).get("summary"))
+    is_compaction = is_summary or bool(to_object(record.get("metadata")).get("summary"))
     if is_compaction:
         extra["compaction"] = True
     content = _parse_content(record.get("content"), extra)
@@ -63,7 +64,7 @@ def parse_message(
             role=role,
             content=content,
             tool_calls=[_parse_call(item, transcript) for item in to_list(record.get("tool_calls"))],
-            tool_call_id=to_id(record.get("tool_call_id")) if role == "tool" else None,
+            tool_call_id=checked_id(record.get("tool_call_id")) if role == "tool" else None,
             tool_name=record.get("function") if role == "tool" else None,
             is_error=bool(error) if role == "tool" else None,
             model=_model_of(record, event, model) if role == "assistant" else None,
@@ -99,7 +100,7 @@ def parse_usage(usage: dict[str, Any]) -> Usage:
 def _model_of(record: dict[str, Any], event: dict[str, Any], model: Any) -> str | None:
     if record.get("source") == "input":  # written by the author of the sample
         return None
-    names = (record.get("model"), to_dict(event.get("output")).get("model"), event.get("model"), model)
+    names = (record.get("model"), to_object(event.get("output")).get("model"), event.get("model"), model)
     return next((name for name in names if isinstance(name, str) and name), None)
 
 
@@ -119,7 +120,7 @@ def _parse_call(record: dict[str, Any], transcript: SampleEvents) -> ToolCall:
     start, end = to_time(event.get("timestamp")), to_time(event.get("completed"))
     duration = (end - start).total_seconds() if start and end and end >= start else None
     return ToolCall(
-        tool_call_id=to_id(record.get("id")),
+        tool_call_id=checked_id(record.get("id")),
         tool_name=record.get("function"),
         args=args,
         duration_s=duration if duration is not None else to_number(event.get("working_time")),

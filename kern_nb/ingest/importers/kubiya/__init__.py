@@ -18,18 +18,12 @@ from typing import Any
 from kern_nb.ingest.chats.batches import iterate_records
 from kern_nb.ingest.chats.blocks import RESULT_TYPES, block_types, to_content
 from kern_nb.ingest.chats.drafts import line_id
+from kern_nb.ingest.chats.fields import find_error, find_id, find_time
 from kern_nb.ingest.chats.messages import has_local_times, says_something
-from kern_nb.ingest.chats.values import (
-    drop_null,
-    find_error,
-    find_id,
-    find_time,
-    to_dict,
-    to_id,
-    to_unix_seconds,
-)
 from kern_nb.ingest.importer import RECORD_ERRORS, Draft, Importer, MalformedRecord, error_text, hash_record
 from kern_nb.ingest.importers.kubiya.body import is_control_plane_body, is_tool_message
+from kern_nb.ingest.parsing.times import to_unix_seconds
+from kern_nb.ingest.parsing.values import checked_id, drop_null, to_object
 from kern_nb.ingest.report import Problem
 from kern_nb.ingest.run_splitter import SourceMessage, split_runs
 from kern_nb.ingest.source import Source
@@ -83,7 +77,7 @@ def _draft(source: Source, body: Any, line: int, name: str) -> Draft:
     if not any(map(_says_something, records)):
         raise MalformedRecord("its messages have neither text nor calls")
     fields = {key: value for key, value in drop_null(body).items() if key not in ("messages", "metadata")}
-    metadata = {"file": source.name, "line": line, **fields, **drop_null(to_dict(body.get("metadata")))}
+    metadata = {"file": source.name, "line": line, **fields, **drop_null(to_object(body.get("metadata")))}
     if has_local_times(records):
         metadata["time_zone"] = "unknown"
     session_id = find_id(body, ("execution_id", "session_id")) or name
@@ -147,7 +141,7 @@ def _parse_message(record: dict[str, Any]) -> SourceMessage:
     message = Message(
         role=record["role"],
         content=to_content(record.get("content")),
-        message_id=to_id(record.get("message_id")),
+        message_id=checked_id(record.get("message_id")),
         created_at=time[1] if time else None,
         extra={key: value for key, value in record.items() if key not in mapped},
     )
@@ -168,10 +162,10 @@ def _parse_tool_message(record: dict[str, Any], messages: list[SourceMessage]) -
     message = Message(
         role="tool",
         content=result,
-        tool_call_id=to_id(record.get("tool_execution_id")) or to_id(block.get("tool_use_id")),
+        tool_call_id=checked_id(record.get("tool_execution_id")) or checked_id(block.get("tool_use_id")),
         tool_name=record.get("tool_name"),
         is_error=find_error(stated),
-        message_id=to_id(record.get("message_id")),
+        message_id=checked_id(record.get("message_id")),
         created_at=created_at,
         extra={key: value for key, value in record.items() if key not in _MAPPED_FIELDS},
     )

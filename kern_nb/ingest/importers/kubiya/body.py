@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from kern_nb.ingest.chats.values import to_dict
+from kern_nb.ingest.parsing.values import to_object
 
 _METADATA = frozenset({"organization_id", "runtime_type", "turn_count"})
 _TOOL_FIELDS = frozenset({"tool_execution_id", "tool_output", "tool_status"})
@@ -15,7 +15,7 @@ def is_control_plane_body(value: Any) -> bool:
     messages = value.get("messages") if isinstance(value, dict) else None
     if not isinstance(messages, list) or not ("session_id" in value or "execution_id" in value):
         return False
-    if len(_METADATA & to_dict(value.get("metadata")).keys()) > 1:
+    if len(_METADATA & to_object(value.get("metadata")).keys()) > 1:
         return True
     return any(is_tool_message(message) for message in messages)
 

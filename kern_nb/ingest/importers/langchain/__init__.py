@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import PurePath
 from typing import Any
 
-from kern_nb.ingest.importer import Draft, Importer, MalformedRecord, error_text, hash_record
+from kern_nb.ingest.importer import RECORD_ERRORS, Draft, Importer, MalformedRecord, error_text, hash_record
 from kern_nb.ingest.importers.langchain.langsmith import (
     Conversation,
     Trace,
@@ -25,7 +25,8 @@ from kern_nb.ingest.importers.langchain.langsmith import (
     scores_of,
 )
 from kern_nb.ingest.importers.langchain.messages import REMOVE, fields_of, parse_message, provider_of
-from kern_nb.ingest.parsing.record_values import READ_ERRORS, scalars, to_dict, to_id, to_list, to_text, unix_seconds
+from kern_nb.ingest.parsing.times import to_unix_seconds
+from kern_nb.ingest.parsing.values import keep_scalars, to_id, to_list, to_object, to_text
 from kern_nb.ingest.report import Problem
 from kern_nb.ingest.run_splitter import SourceMessage, build_runs, split_runs
 from kern_nb.ingest.source import Source, Value
@@ -67,7 +68,7 @@ class LangChain(Importer):
                     for conversation in _conversations(item.value):
                         count += 1
                         yield from _drafts(source, item.line, count, conversation)
-            except READ_ERRORS as error:
+            except RECORD_ERRORS as error:
                 yield Problem(source.name, item.line, f"The record is not imported: {error_text(error)}.")
         if single:
             yield from _drafts(source, single[0].line, 1, {"messages": [item.value for item in single]})
@@ -75,7 +76,7 @@ class LangChain(Importer):
 
 
 def _list_of_runs(value: Any) -> list[Any]:
-    values = value if isinstance(value, list) else to_list(to_dict(value).get("runs"))
+    values = value if isinstance(value, list) else to_list(to_object(value).get("runs"))
     return values if any(map(is_run, values)) else []
 
 
@@ -94,10 +95,10 @@ def _is_own(value: Any) -> bool:
 
 def _messages_of(value: Any) -> list[Any] | None:
     """The messages of an object: of a history, a prompt value, a state."""
-    fields = to_dict(value)
+    fields = to_object(value)
     if isinstance(fields.get("lc"), int):
-        fields = to_dict(fields.get("kwargs"))
-    for holder in (fields, to_dict(fields.get("values")), to_dict(fields.get("channel_values"))):
+        fields = to_object(fields.get("kwargs"))
+    for holder in (fields, to_object(fields.get("values")), to_object(fields.get("channel_values"))):
         if isinstance(holder.get("messages"), list):
             return to_list(holder["messages"])
     return None
@@ -128,16 +129,16 @@ def _drafts(source: Source, line: int, position: int, record: dict[str, Any]) ->
     """The draft of a conversation, and a problem for each message that is none."""
     own = {"messages", "values", "channel_values", "kwargs"} | ({"lc", "type", "id"} if "lc" in record else set())
     fields = {key: value for key, value in record.items() if key not in own}
-    config = to_dict(to_dict(fields.get("config")).get("configurable")) | to_dict(fields.get("metadata"))
+    config = to_object(to_object(fields.get("config")).get("configurable")) | to_object(fields.get("metadata"))
     ids = [to_id(fields.get(key)) or to_id(config.get(key)) for key in _IDS]
     stem = str(PurePath(source.name).with_suffix(""))
     session_id = next((i for i in ids if i), stem if position == 1 else f"{stem}-{position}")
     messages: list[SourceMessage] = []
     for index, value in enumerate(record["messages"]):
         try:
-            if to_dict(fields_of(value)).get("type") != REMOVE:
+            if to_object(fields_of(value)).get("type") != REMOVE:
                 messages.append(_parse(value))
-        except READ_ERRORS as error:
+        except RECORD_ERRORS as error:
             reason = f"Message {index} of session {session_id!r} is not imported: {error_text(error)}."
             yield Problem(source.name, line, reason)
     if messages and all(item.message.message_id for item in messages):
@@ -150,7 +151,7 @@ def _drafts(source: Source, line: int, position: int, record: dict[str, Any]) ->
     session = Session(
         session_id=session_id,
         agent_id=NAME,
-        metadata={"file": source.name, "line": line, **scalars(fields), **scalars(config)},
+        metadata={"file": source.name, "line": line, **keep_scalars(fields), **keep_scalars(config)},
     )
     yield Draft(
         file=source.name,
@@ -178,7 +179,7 @@ def _read_runs(source: Source, runs: list[tuple[int, dict[str, Any]]]) -> Iterat
             try:
                 groups.append([_source_message(trace, i, m) for i, m in enumerate(conversation.add(trace))])
                 imported.append(trace)
-            except READ_ERRORS as error:
+            except RECORD_ERRORS as error:
                 conversation.said = said
                 reason = f"Trace {trace.root['id']!r} is not imported: {error_text(error)}."
                 yield Problem(source.name, trace.line, reason)
@@ -199,7 +200,7 @@ def _runs_draft(source: Source, session_id: str, traces: list[Trace], groups: li
     scores: dict[str, float] = {}
     for index, (run, trace) in enumerate(zip(runs, traces, strict=True)):
         hashes[index] = hash_record(hashes[index], *finish_run(run, trace))
-        metadata |= scalars(metadata_of(trace.root))
+        metadata |= keep_scalars(metadata_of(trace.root))
         metadata |= {"project": to_text(trace.root.get("session_name")) or to_id(trace.root.get("session_id"))}
         scores |= scores_of(trace)
     metadata = {key: value for key, value in metadata.items() if value is not None}
@@ -210,8 +211,8 @@ def _runs_draft(source: Source, session_id: str, traces: list[Trace], groups: li
         agent_id=to_text(traces[0].root.get("name")) or NAME,
         user_id=to_text(metadata.get("user_id")),
         metadata=metadata,
-        created_at=unix_seconds(min(starts, default=None)),
-        updated_at=unix_seconds(max(ends, default=None)),
+        created_at=to_unix_seconds(min(starts, default=None)),
+        updated_at=to_unix_seconds(max(ends, default=None)),
     )
     line = traces[0].line
     return Draft(

@@ -15,15 +15,8 @@ from typing import Any
 
 from kern_nb.ingest.importer import MalformedRecord, hash_record
 from kern_nb.ingest.importers.langchain.messages import REMOVE, fields_of, parse_message, parse_usage
-from kern_nb.ingest.parsing.record_values import (
-    parse_time,
-    scalars,
-    to_dict,
-    to_id,
-    to_number,
-    to_text,
-    tokens,
-)
+from kern_nb.ingest.parsing.times import parse_time
+from kern_nb.ingest.parsing.values import first_count, keep_scalars, to_id, to_number, to_object, to_text
 from kern_nb.records import RESULT_ROLES, Message, Run, Usage, text_of
 
 _CONVERSATION_KEYS = ("thread_id", "session_id", "conversation_id")
@@ -64,7 +57,7 @@ class Trace:
 
 def metadata_of(run: dict[str, Any]) -> dict[str, Any]:
     """The metadata of a run."""
-    return to_dict(to_dict(run.get("extra")).get("metadata"))
+    return to_object(to_object(run.get("extra")).get("metadata"))
 
 
 def group_traces(runs: Iterable[tuple[int, dict[str, Any]]]) -> list[Trace]:
@@ -262,9 +255,9 @@ def _walk(value: Any) -> Iterator[dict[str, Any]]:
     if fields is not None:
         yield fields
         return
-    values = to_dict(value)
+    values = to_object(value)
     if isinstance(values.get("lc"), int):
-        values = to_dict(values.get("kwargs"))
+        values = to_object(values.get("kwargs"))
     key = next((key for key in ("messages", "message", "generations", "choices") if key in values), None)
     if key is not None:
         yield from _walk(values[key])
@@ -289,8 +282,8 @@ def plain_value(value: Any) -> Any:
 
 def describe_model_call(run: dict[str, Any], message: Message, *, has_usage: bool) -> None:
     """Set the model and usage that the run of a model call states."""
-    metadata, extra = metadata_of(run), to_dict(run.get("extra"))
-    parameters = to_dict(extra.get("invocation_params"))
+    metadata, extra = metadata_of(run), to_object(run.get("extra"))
+    parameters = to_object(extra.get("invocation_params"))
     names = (metadata.get("ls_model_name"), parameters.get("model"), parameters.get("model_name"))
     message.model = message.model or next((name for name in names if isinstance(name, str) and name), None)
     message.extra["run_id"] = str(run["id"])
@@ -301,25 +294,25 @@ def describe_model_call(run: dict[str, Any], message: Message, *, has_usage: boo
 
 
 def _usage(run: dict[str, Any]) -> Usage | None:
-    outputs = to_dict(run.get("outputs"))
+    outputs = to_object(run.get("outputs"))
     stated = (
         metadata_of(run).get("usage_metadata"),
         outputs.get("usage_metadata"),
         outputs.get("usage"),
-        to_dict(outputs.get("llm_output")).get("token_usage"),
+        to_object(outputs.get("llm_output")).get("token_usage"),
     )
     for counts in stated:
-        if usage := parse_usage(to_dict(counts)):
+        if usage := parse_usage(to_object(counts)):
             return usage
-    details = to_dict(run.get("prompt_token_details"))
-    completion = to_dict(run.get("completion_token_details"))
+    details = to_object(run.get("prompt_token_details"))
+    completion = to_object(run.get("completion_token_details"))
     usage = Usage(
-        input_tokens=tokens(run, "prompt_tokens"),
-        output_tokens=tokens(run, "completion_tokens"),
-        total_tokens=tokens(run, "total_tokens"),
-        cache_read_tokens=tokens(details, "cache_read"),
-        cache_write_tokens=tokens(details, "cache_creation"),
-        reasoning_tokens=tokens(completion, "reasoning"),
+        input_tokens=first_count(run, "prompt_tokens"),
+        output_tokens=first_count(run, "completion_tokens"),
+        total_tokens=first_count(run, "total_tokens"),
+        cache_read_tokens=first_count(details, "cache_read"),
+        cache_write_tokens=first_count(details, "cache_creation"),
+        reasoning_tokens=first_count(completion, "reasoning"),
     )
     # LangSmith writes zeros where it knows no count.
     return usage if usage.total_tokens or usage.input_tokens or usage.output_tokens else None
@@ -351,13 +344,13 @@ def finish_run(run: Run, trace: Trace) -> list[Any]:
     run.model_provider = next((provider for provider in providers if isinstance(provider, str) and provider), None)
     run.extra |= {key: root[key] for key in ("id", "name", "run_type", "tags") if root.get(key)}
     values = [str(start), str(end), str(first), run.status, run.error, run.model_provider, run.extra]
-    return [*values, scalars(metadata_of(root))]
+    return [*values, keep_scalars(metadata_of(root))]
 
 
 def scores_of(trace: Trace) -> dict[str, float]:
     """The averages of the feedback on the root run."""
-    stats = to_dict(trace.root.get("feedback_stats"))
-    averages = {name: to_dict(value).get("avg") for name, value in stats.items()}
+    stats = to_object(trace.root.get("feedback_stats"))
+    averages = {name: to_object(value).get("avg") for name, value in stats.items()}
     return {name: float(v) for name, v in averages.items() if isinstance(v, (int, float)) and math.isfinite(v)}
 
 

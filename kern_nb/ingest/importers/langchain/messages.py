@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 from kern_nb.ingest.importer import MalformedRecord, json_type
-from kern_nb.ingest.parsing.record_values import parse_args, to_dict, to_id, to_list, to_number, tokens
+from kern_nb.ingest.parsing.values import first_count, to_args, to_id, to_list, to_number, to_object
 from kern_nb.records import PART_TYPES, RESULT_ROLES, Message, ToolCall, Usage
 
 ROLES = {
@@ -37,7 +37,7 @@ def fields_of(value: Any) -> dict[str, Any] | None:
         return None
     kind, fields = value.get("type"), value
     if isinstance(value.get("lc"), int):
-        path, fields = value.get("id"), to_dict(value.get("kwargs"))
+        path, fields = value.get("id"), to_object(value.get("kwargs"))
         if not isinstance(path, list) or not path:
             return None
         kind = str(path[-1]).removesuffix("Chunk")
@@ -64,7 +64,7 @@ def parse_message(value: Any, created_at: Any = None) -> Message:
         role = ROLES.get(fields["role"], fields["role"])
     extra = {key: item for key, item in fields.items() if key not in _MAPPED_FIELDS and item is not None and item != {}}
     calls = _parse_calls(fields, extra)
-    response = to_dict(fields.get("response_metadata"))
+    response = to_object(fields.get("response_metadata"))
     name = extra.pop("name", None) if role in RESULT_ROLES else None
     status = fields.get("status")
     usage = _parse_usage(fields, response, extra)
@@ -85,7 +85,7 @@ def parse_message(value: Any, created_at: Any = None) -> Message:
 
 def provider_of(message: Message) -> str | None:
     """The provider that a message states."""
-    return _first_text(to_dict(message.extra.get("response_metadata")), "model_provider", "ls_provider")
+    return _first_text(to_object(message.extra.get("response_metadata")), "model_provider", "ls_provider")
 
 
 def _parse_calls(fields: dict[str, Any], extra: dict[str, Any]) -> list[ToolCall]:
@@ -112,19 +112,20 @@ def _parse_call(call: Any) -> ToolCall:
         raise MalformedRecord(f"a tool call must be an object, got {json_type(call)}")
     extra = {key: value for key, value in call.items() if key not in ("id", "name", "args", "type", "function")}
     extra = {key: value for key, value in extra.items() if value is not None}
-    body = to_dict(call.get("function"))
+    body = to_object(call.get("function"))
     name, args = call.get("name", body.get("name")), call.get("args", body.get("arguments"))
+    args, notes = to_args(args)
     return ToolCall(
         tool_call_id=to_id(call.get("id")),
         tool_name=name if isinstance(name, str) else None,
-        args=parse_args(args, extra),
-        extra=extra,
+        args=args,
+        extra=extra | notes,
     )
 
 
 def _content(content: Any, call_ids: set[str | None], role: str, extra: dict[str, Any]) -> Any:
     """Content without the parts that repeat tool calls; parts that no message has otherwise go to ``extra``."""
-    thoughts = to_dict(extra.get("additional_kwargs")).get("reasoning_content")
+    thoughts = to_object(extra.get("additional_kwargs")).get("reasoning_content")
     if isinstance(thoughts, str) and thoughts and isinstance(content, str):
         text = [{"type": "text", "text": content}] if content else []
         return [{"type": "reasoning", "reasoning": thoughts}, *text]
@@ -150,8 +151,8 @@ def _content(content: Any, call_ids: set[str | None], role: str, extra: dict[str
 
 
 def _parse_usage(fields: dict[str, Any], response: dict[str, Any], extra: dict[str, Any]) -> Usage | None:
-    stated = to_dict(fields.get("usage_metadata"))
-    older = to_dict(response.get("token_usage") or response.get("usage"))
+    stated = to_object(fields.get("usage_metadata"))
+    older = to_object(response.get("token_usage") or response.get("usage"))
     if stated:
         extra["usage"] = stated
     usage = parse_usage(stated or older)
@@ -163,14 +164,14 @@ def _parse_usage(fields: dict[str, Any], response: dict[str, Any], extra: dict[s
 def parse_usage(counts: dict[str, Any]) -> Usage | None:
     """Usage in the layout of LangChain (``input_tokens``) or of the chat API (``prompt_tokens``)."""
     details = counts.get("input_token_details") or counts.get("prompt_tokens_details")
-    read, output = to_dict(details), counts.get("output_token_details") or counts.get("completion_tokens_details")
+    read, output = to_object(details), counts.get("output_token_details") or counts.get("completion_tokens_details")
     usage = Usage(
-        input_tokens=tokens(counts, "input_tokens", "prompt_tokens"),
-        output_tokens=tokens(counts, "output_tokens", "completion_tokens"),
-        cache_read_tokens=tokens(read, "cache_read", "cached_tokens"),
-        cache_write_tokens=tokens(read, "cache_creation"),
-        reasoning_tokens=tokens(to_dict(output), "reasoning", "reasoning_tokens"),
-        total_tokens=tokens(counts, "total_tokens"),
+        input_tokens=first_count(counts, "input_tokens", "prompt_tokens"),
+        output_tokens=first_count(counts, "output_tokens", "completion_tokens"),
+        cache_read_tokens=first_count(read, "cache_read", "cached_tokens"),
+        cache_write_tokens=first_count(read, "cache_creation"),
+        reasoning_tokens=first_count(to_object(output), "reasoning", "reasoning_tokens"),
+        total_tokens=first_count(counts, "total_tokens"),
     )
     return None if usage == Usage() else usage
 

@@ -15,10 +15,11 @@ import sqlite3
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from kern_nb.ingest.importer import Draft, Importer, Location, Membership, error_text, hash_record
+from kern_nb.ingest.importer import RECORD_ERRORS, Draft, Importer, Location, Membership, error_text, hash_record
 from kern_nb.ingest.importers.langchain.messages import REMOVE, parse_message, provider_of
 from kern_nb.ingest.importers.langgraph.states import ERROR, INTERRUPT, RESUME, Namespace, Node, Token, Values
-from kern_nb.ingest.parsing.record_values import READ_ERRORS, parse_time, scalars, to_id, unix_seconds
+from kern_nb.ingest.parsing.times import parse_time, to_unix_seconds
+from kern_nb.ingest.parsing.values import keep_scalars, to_id
 from kern_nb.ingest.report import Problem
 from kern_nb.ingest.run_splitter import SourceMessage, split_runs
 from kern_nb.ingest.source import Source
@@ -79,7 +80,7 @@ def _read_thread(
             for draft in builder.drafts():
                 stored.add(session_id)
                 yield draft
-        except READ_ERRORS as error:
+        except RECORD_ERRORS as error:
             builder.problems.add(f"Thread {session_id!r} is not imported: {error_text(error)}.")
         yield from (Problem(source.name, None, reason) for reason in sorted(builder.problems))
         for reason, count in namespace.problems.items():
@@ -105,7 +106,7 @@ def _calling_ids(connection: sqlite3.Connection, thread_id: str, names: list[str
         if task_id in tasks:
             try:
                 tokens = values.tokens(value if isinstance(value, bytes) else str(value).encode(), kind)
-            except READ_ERRORS:
+            except RECORD_ERRORS:
                 continue
             stated = (to_id((values.fields[token.value] or {}).get("tool_call_id")) for token in tokens)
             ids.setdefault(tasks[task_id], set()).update(call_id for call_id in stated if call_id)
@@ -182,7 +183,7 @@ class _Builder:
         for entry in list(entries):
             try:
                 messages.append(self._source_message(entry))
-            except READ_ERRORS as error:
+            except RECORD_ERRORS as error:
                 self.problems.add(f"A message of thread {self.session_id!r} is not imported: {error_text(error)}.")
                 entries.remove(entry)
         if not messages:
@@ -204,7 +205,7 @@ class _Builder:
         times = [time for node in path if (time := parse_time(node.time))]
         metadata = {"checkpoint_id": path[-1].id, "checkpoint_ns": self.namespace.name or None}
         for node in path:
-            metadata |= {key: value for key, value in scalars(node.metadata).items() if key not in _OWN_METADATA}
+            metadata |= {key: value for key, value in keep_scalars(node.metadata).items() if key not in _OWN_METADATA}
         user_id = to_id(metadata.get("user_id"))
         state = runs[-1].session_state
         session = Session(
@@ -213,8 +214,8 @@ class _Builder:
             user_id=user_id,
             session_data={"session_state": state} if state else None,
             metadata={key: value for key, value in metadata.items() if value is not None},
-            created_at=unix_seconds(min(times, default=None)),
-            updated_at=unix_seconds(max(times, default=None)),
+            created_at=to_unix_seconds(min(times, default=None)),
+            updated_at=to_unix_seconds(max(times, default=None)),
         )
         return Draft(
             file=self.source.name,

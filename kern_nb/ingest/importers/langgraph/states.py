@@ -13,10 +13,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from kern_nb.ingest.importer import MalformedRecord, error_text
+from kern_nb.ingest.importer import RECORD_ERRORS, MalformedRecord, error_text
 from kern_nb.ingest.importers.langchain.messages import REMOVE, ROLES, fields_of
 from kern_nb.ingest.importers.langgraph import msgpack
-from kern_nb.ingest.parsing.record_values import READ_ERRORS, to_id
+from kern_nb.ingest.parsing.values import to_id
 
 ERROR, INTERRUPT, RESUME = "__error__", "__interrupt__", "__resume__"
 START = "__start__"
@@ -75,7 +75,7 @@ class Values:
             self._indexes[item] = len(self.fields)
             try:
                 self.fields.append(fields_of(json.loads(item) if kind == "json" else msgpack.unpack(item)))
-            except READ_ERRORS:
+            except RECORD_ERRORS:
                 self.fields.append(None)
         return self._indexes[item]
 
@@ -160,7 +160,7 @@ class Namespace:
                 for name, value in _channels(state).items()
                 if name not in (self.channel, START) and (not name.startswith("__") or name.startswith("__pregel"))
             }
-        except READ_ERRORS:
+        except RECORD_ERRORS:
             return {}  # the problem is reported already
 
     def input_messages(self, checkpoint_id: str) -> list[Token]:
@@ -170,7 +170,7 @@ class Namespace:
             value = _decode(*_start(row[2], row[3]))
             value = value.get(self.channel or "messages") if isinstance(value, dict) else value
             return self.values.coerced_tokens(value) if value else []
-        except READ_ERRORS:
+        except RECORD_ERRORS:
             return []
 
     def _find_channel(self) -> str | None:
@@ -184,7 +184,7 @@ class Namespace:
                     for name, value in channels.items()
                     if _is_list(value, kind) and (not name.startswith("__") or name in _PREFERRED_CHANNELS)
                 }
-            except READ_ERRORS:
+            except RECORD_ERRORS:
                 continue
             names = [name for name in _PREFERRED_CHANNELS if counts.get(name)]
             if not names and "messages" in (state.get("channel_versions") or ()) and "messages" not in channels:
@@ -223,7 +223,7 @@ class Namespace:
                     node.tokens = self.values.tokens(encoded, kind)
                 elif parent and node.source != "input" and self.channel in (state.get("channel_versions") or ()):
                     node.tokens = self._replay(parent)
-            except READ_ERRORS as error:
+            except RECORD_ERRORS as error:
                 self.problems[error_text(error)] += 1
             before, after = set(parent.tokens if parent else ()), set(node.tokens)
             node.added = [token for token in node.tokens if token not in before]
@@ -253,7 +253,7 @@ class Namespace:
             if write.channel == (self.channel or "messages") and write.kind in ("msgpack", "json"):
                 try:
                     yield from self.values.coerced_tokens(_decode(write.value, write.kind))
-                except READ_ERRORS as error:
+                except RECORD_ERRORS as error:
                     self.problems[error_text(error)] += 1
 
     def written_values(self, checkpoint_id: str, channel: str) -> list[Any]:
@@ -263,7 +263,7 @@ class Namespace:
             if write.channel == channel:
                 try:
                     values.append(_decode(write.value, write.kind))
-                except READ_ERRORS:
+                except RECORD_ERRORS:
                     values.append(None)
         return values
 
@@ -327,10 +327,10 @@ def _decode(encoded: bytes, kind: str) -> Any:
 def _metadata(data: Any) -> dict[str, Any]:
     try:
         value = json.loads(_to_bytes(data))
-    except READ_ERRORS:
+    except RECORD_ERRORS:
         try:
             value = msgpack.unpack(_to_bytes(data))
-        except READ_ERRORS:
+        except RECORD_ERRORS:
             return {}
     return value if isinstance(value, dict) else {}
 

@@ -17,19 +17,12 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from kern_nb.ingest.importer import Draft, Importer, Location, error_text, hash_record
+from kern_nb.ingest.importer import RECORD_ERRORS, Draft, Importer, Location, error_text, hash_record
 from kern_nb.ingest.importers.llm.parts import Answer, Contents, finish_run, join_content
 from kern_nb.ingest.importers.llm.responses import Responses
-from kern_nb.ingest.parsing.record_values import (
-    READ_ERRORS,
-    load_json,
-    to_dict,
-    to_id,
-    to_list,
-    to_text,
-    unix_seconds,
-)
 from kern_nb.ingest.parsing.sqlite_rows import rows
+from kern_nb.ingest.parsing.times import to_unix_seconds
+from kern_nb.ingest.parsing.values import load_json, to_id, to_list, to_object, to_text
 from kern_nb.ingest.report import Problem
 from kern_nb.ingest.run_splitter import SourceMessage, split_runs
 from kern_nb.ingest.source import Source
@@ -183,7 +176,7 @@ class _Log:
             answer = self.turns.get((owner, name)) or self.turns.get((line.thread_id, name))
             try:
                 messages = self._parse(name)
-            except READ_ERRORS as error:
+            except RECORD_ERRORS as error:
                 self.problems.add(f"Message {name!r} is not imported: {error_text(error)}.")
                 continue
             if answer is None and self.role(name) == "assistant":
@@ -217,13 +210,13 @@ class _Log:
         content: list[dict[str, Any]] = []
         results: list[Message] = []
         for row in self.parts.get(name, ()):
-            kind, payload = row.get("type"), to_dict(load_json(row.get("payload")))
+            kind, payload = row.get("type"), to_object(load_json(row.get("payload")))
             if kind == "tool_call":
                 message.tool_calls.append(_call(payload))
             elif kind == "tool_result":
                 results.append(self._result(payload))
             elif kind == "attachment":
-                content.append(self.contents.attachment_part(to_dict(payload.get("attachment")).get("id")))
+                content.append(self.contents.attachment_part(to_object(payload.get("attachment")).get("id")))
             else:
                 stated = {key: value for key, value in payload.items() if key not in ("text", "text_ref")}
                 kind = "reasoning" if kind == "reasoning" else "text"
@@ -233,7 +226,7 @@ class _Log:
 
     def _result(self, payload: dict[str, Any]) -> Message:
         extra = {k: v for k, v in payload.items() if k not in ("name", "output", "tool_call_id", "attachments")}
-        attachments = [to_dict(item).get("id") for item in to_list(payload.get("attachments"))]
+        attachments = [to_object(item).get("id") for item in to_list(payload.get("attachments"))]
         if attachments:
             extra["attachments"] = [self.contents.attachment_part(item) for item in attachments]
         return Message(
@@ -270,7 +263,7 @@ def _read_threads(source: Source, log: _Log) -> Iterator[Draft | Problem]:
         for line in log.lines(thread_id):
             try:
                 yield _draft(source, thread_id, to_text(row.get("name")), log.items(line))
-            except READ_ERRORS as error:
+            except RECORD_ERRORS as error:
                 yield Problem(source.name, None, f"Thread {thread_id!r} is not imported: {error_text(error)}.")
     yield from (Problem(source.name, None, reason) for reason in sorted(log.problems))
 
@@ -284,7 +277,7 @@ def _read_conversations(source: Source, responses: Responses, log: _Log | None) 
             try:
                 items += responses.messages(row, system)
                 system = responses.system(row)
-            except READ_ERRORS as error:
+            except RECORD_ERRORS as error:
                 reason = f"Response {row.get('id')!r} is not imported: {error_text(error)}."
                 yield Problem(source.name, None, reason)
         if items:
@@ -304,8 +297,8 @@ def _draft(source: Source, session_id: str, title: str | None, items: _Items) ->
         session_id=session_id,
         agent_id=NAME,
         session_data={"session_name": title} if title else None,
-        created_at=unix_seconds(min(times, default=None)),
-        updated_at=unix_seconds(max(ends, default=None)),
+        created_at=to_unix_seconds(min(times, default=None)),
+        updated_at=to_unix_seconds(max(ends, default=None)),
     )
     return Draft(
         file=source.name,

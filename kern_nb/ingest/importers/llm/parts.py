@@ -11,8 +11,9 @@ from functools import cached_property
 from typing import Any
 
 from kern_nb.ingest.importer import MalformedRecord
-from kern_nb.ingest.parsing.record_values import load_json, parse_time, to_dict, to_list, to_number, to_text, tokens
 from kern_nb.ingest.parsing.sqlite_rows import rows
+from kern_nb.ingest.parsing.times import parse_time
+from kern_nb.ingest.parsing.values import first_count, load_json, to_duration, to_list, to_object, to_text
 from kern_nb.records import Message, Run, Usage
 
 _MAX_INLINE_BYTES = 2_000_000
@@ -33,8 +34,7 @@ class Answer:
     @property
     def duration_s(self) -> float | None:
         """How long the response took."""
-        milliseconds = to_number(self.row.get("duration_ms"))
-        return None if milliseconds is None else milliseconds / 1000
+        return to_duration(self.row.get("duration_ms"), 1000)
 
     @property
     def record(self) -> list[Any]:
@@ -49,7 +49,7 @@ class Answer:
         for name in ("resolved_model", "schema_id"):
             if value := to_text(self.row.get(name)):
                 message.extra[name] = value
-        if options := to_dict(load_json(self.row.get("options_json"))):
+        if options := to_object(load_json(self.row.get("options_json"))):
             message.extra["options"] = options
         if details := load_json(self.row.get("token_details")):
             counts = {name: self.row.get(name) for name in ("input_tokens", "output_tokens")}
@@ -67,22 +67,22 @@ def finish_run(run: Run, answers: list[Answer]) -> list[Any]:
 
 def _parse_usage(row: Mapping[str, Any]) -> Usage | None:
     """Plugins log the provider's own details; Anthropic's counts of cached tokens are not part of the input."""
-    details = to_dict(load_json(row.get("token_details")))
-    prompt = to_dict(details.get("prompt_tokens_details") or details.get("input_tokens_details"))
-    completion = to_dict(details.get("completion_tokens_details") or details.get("output_tokens_details"))
-    input_tokens = tokens(row, "input_tokens")
-    beside = [tokens(details, "cache_read_input_tokens"), tokens(details, "cache_creation_input_tokens")]
+    details = to_object(load_json(row.get("token_details")))
+    prompt = to_object(details.get("prompt_tokens_details") or details.get("input_tokens_details"))
+    completion = to_object(details.get("completion_tokens_details") or details.get("output_tokens_details"))
+    input_tokens = first_count(row, "input_tokens")
+    beside = [first_count(details, "cache_read_input_tokens"), first_count(details, "cache_creation_input_tokens")]
     if input_tokens is not None:
         input_tokens += sum(count or 0 for count in beside)
-    read = tokens(prompt, "cached_tokens")
-    read = tokens(details, "cachedContentTokenCount", "cached_content_token_count") if read is None else read
-    reasoning = tokens(completion, "reasoning_tokens")
+    read = first_count(prompt, "cached_tokens")
+    read = first_count(details, "cachedContentTokenCount", "cached_content_token_count") if read is None else read
+    reasoning = first_count(completion, "reasoning_tokens")
     usage = Usage(
         input_tokens=input_tokens,
-        output_tokens=tokens(row, "output_tokens"),
+        output_tokens=first_count(row, "output_tokens"),
         cache_read_tokens=beside[0] if read is None else read,
         cache_write_tokens=beside[1],
-        reasoning_tokens=tokens(details, "thoughtsTokenCount") if reasoning is None else reasoning,
+        reasoning_tokens=first_count(details, "thoughtsTokenCount") if reasoning is None else reasoning,
     )
     return None if usage == Usage() else usage
 
@@ -108,7 +108,7 @@ class Contents:
         """The text of a part, parts of which may be fragments."""
         if isinstance(part.get("text"), str):
             return str(part["text"])
-        pieces = [to_dict(piece) for piece in to_list(payload.get("text_ref"))]
+        pieces = [to_object(piece) for piece in to_list(payload.get("text_ref"))]
         texts = [piece.get("literal", self.fragments.get(_key(piece.get("fragment")), "")) for piece in pieces]
         return "".join(str(text) for text in texts) if texts else str(payload.get("text") or "")
 

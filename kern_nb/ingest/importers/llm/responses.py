@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from kern_nb.ingest.importers.llm.parts import Answer, Contents, join_content, require_text
-from kern_nb.ingest.parsing.record_values import load_json, parse_args, to_id, to_text
 from kern_nb.ingest.parsing.sqlite_rows import rows
+from kern_nb.ingest.parsing.values import load_json, to_args, to_id, to_text
 from kern_nb.ingest.run_splitter import SourceMessage
 from kern_nb.records import Message, ToolCall
 
@@ -94,10 +94,9 @@ def _answer_content(row: dict[str, Any]) -> Any:
 
 
 def _call(row: dict[str, Any]) -> ToolCall:
-    extra: dict[str, Any] = {}
-    args = parse_args(row.get("arguments"), extra)
+    args, notes = to_args(row.get("arguments"))
     return ToolCall(
-        tool_call_id=to_id(row.get("tool_call_id")), tool_name=to_text(row.get("name")), args=args, extra=extra
+        tool_call_id=to_id(row.get("tool_call_id")), tool_name=to_text(row.get("name")), args=args, extra=notes
     )
 
 

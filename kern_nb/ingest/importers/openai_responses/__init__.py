@@ -19,10 +19,12 @@ from typing import Any
 from kern_nb.ingest.chats.batches import iterate_records
 from kern_nb.ingest.chats.drafts import SESSION_IDS, TRAJECTORY_IDS, describe_error, file_id, line_id
 from kern_nb.ingest.chats.exchanges import ConversationTrees, Exchange, split_exchange
+from kern_nb.ingest.chats.fields import find_id, find_time, parse_usage
 from kern_nb.ingest.chats.messages import has_local_times, is_message
-from kern_nb.ingest.chats.values import drop_null, find_id, find_time, parse_time, parse_usage, to_dict
 from kern_nb.ingest.importer import RECORD_ERRORS, Draft, Importer, MalformedRecord, error_text, json_type
 from kern_nb.ingest.importers.openai_responses.items import are_items, is_item, last_answer, parse_items
+from kern_nb.ingest.parsing.times import parse_time
+from kern_nb.ingest.parsing.values import drop_null, to_object
 from kern_nb.ingest.report import Problem
 from kern_nb.ingest.run_splitter import SourceMessage
 from kern_nb.ingest.source import Source
@@ -144,8 +146,8 @@ def make_exchange(
         raise MalformedRecord("it has neither input nor output")
     bodies = [rest, request, response]
     conversation = next((body["conversation"] for body in bodies if body.get("conversation")), None)
-    conversation = {"id": conversation} if isinstance(conversation, str) else to_dict(conversation)
-    stated = (find_id(body, SESSION_IDS) or find_id(to_dict(body.get("metadata")), SESSION_IDS) for body in bodies)
+    conversation = {"id": conversation} if isinstance(conversation, str) else to_object(conversation)
+    stated = (find_id(body, SESSION_IDS) or find_id(to_object(body.get("metadata")), SESSION_IDS) for body in bodies)
     session_id = find_id(conversation, ["id"]) or next((value for value in stated if value), None)
     response_id = find_id(response, ["id"])
     instructions = request.get("instructions") or response.get("instructions")

@@ -10,9 +10,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from kern_nb.ingest.chats.blocks import has_tool_blocks
+from kern_nb.ingest.chats.fields import find_time
 from kern_nb.ingest.chats.messages import says_something
-from kern_nb.ingest.chats.values import drop_null, find_time, parse_json, to_id
 from kern_nb.ingest.importer import RECORD_ERRORS, MalformedRecord, error_text
+from kern_nb.ingest.parsing.values import checked_id, drop_null, to_args
 from kern_nb.ingest.run_splitter import SourceMessage
 from kern_nb.records import Message, ToolCall
 
@@ -169,7 +170,7 @@ def _is_hosted(item: Mapping[str, Any]) -> bool:
 
 
 def _text(item: Mapping[str, Any], key: str) -> str | None:
-    value = to_id(item.get(key))
+    value = checked_id(item.get(key))
     return value if isinstance(value, str) else None
 
 
@@ -199,7 +200,7 @@ def _to_result(item: Mapping[str, Any]) -> Message:
     return Message(
         role="tool",
         content=_to_content(item.get("output")),
-        tool_call_id=to_id(item.get("call_id")),
+        tool_call_id=checked_id(item.get("call_id")),
         is_error=True if status == "failed" else None,
         message_id=_text(item, "id"),
         extra=extra,
@@ -214,13 +215,11 @@ def _to_call(item: Mapping[str, Any]) -> ToolCall:
     if "id" in item and "call_id" in item:
         extra["id"] = item["id"]
     args = next((item[key] for key in ("arguments", "input", "action") if key in item), None)
-    if kind != "custom_tool_call" and isinstance(args, str):
-        text = args
-        args = parse_json(text)
-        if args is text:
-            extra["args_invalid"] = True
+    if kind != "custom_tool_call":
+        args, notes = to_args(args)
+        extra |= notes
     call = ToolCall(
-        tool_call_id=to_id(item.get("call_id")) or to_id(item.get("id")),
+        tool_call_id=checked_id(item.get("call_id")) or checked_id(item.get("id")),
         tool_name=item.get("name", kind.removesuffix("_call")),
         args=args,
         extra=extra,

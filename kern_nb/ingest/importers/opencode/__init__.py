@@ -30,15 +30,8 @@ from kern_nb.ingest.importer import (
     hash_record,
 )
 from kern_nb.ingest.importers.opencode.messages import StoredMessage, group_by_run, set_outcome, to_source_messages
-from kern_nb.ingest.parsing.values import (
-    keep_scalars,
-    to_id,
-    to_object,
-    to_seconds,
-    to_text,
-    to_time_from_ms,
-    without,
-)
+from kern_nb.ingest.parsing.times import to_time_from_ms, to_unix_seconds
+from kern_nb.ingest.parsing.values import keep_scalars, load_json, to_id, to_object, to_text, without
 from kern_nb.ingest.report import Problem
 from kern_nb.ingest.run_splitter import build_runs
 from kern_nb.ingest.source import Source
@@ -229,7 +222,7 @@ def _read_database(source: Source) -> Iterator[Draft | Problem]:
             connection.row_factory = sqlite3.Row
             calls: dict[str, str | None] = {}
             for (data,) in connection.execute("SELECT data FROM part WHERE data LIKE '%sessionId%'"):
-                part = _parse_column(data)
+                part = to_object(load_json(data))
                 calls[_started_session(part) or ""] = to_id(part.get("callID"))
             for row in connection.execute("SELECT * FROM session ORDER BY time_created, id").fetchall():
                 yield from _drafts(source, _load_rows(connection, dict(row), calls), None)
@@ -243,13 +236,13 @@ def _load_rows(connection: sqlite3.Connection, row: dict[str, Any], calls: dict[
     parts: dict[str, list[dict[str, Any]]] = {}
     query = "SELECT p.id, p.message_id, p.data FROM part p JOIN message m ON m.id = p.message_id WHERE m.session_id = ?"
     for part_id, message_id, data in connection.execute(query + " ORDER BY p.id", [session_id]):
-        part = _parse_column(data)
+        part = to_object(load_json(data))
         if part:
             parts.setdefault(message_id, []).append({"id": part_id, **part})
         else:
             stored.problems.append(f"part {part_id!r} is not an object")
     for message_id, data in connection.execute("SELECT id, data FROM message WHERE session_id = ?", [session_id]):
-        info = _parse_column(data)
+        info = to_object(load_json(data))
         if info:
             stored.messages.append(StoredMessage({"id": message_id, **info}, parts.get(message_id, [])))
         else:
@@ -263,13 +256,6 @@ def _load_rows(connection: sqlite3.Connection, row: dict[str, Any], calls: dict[
     return stored
 
 
-def _parse_column(data: Any) -> dict[str, Any]:
-    try:
-        return to_object(json.loads(data)) if isinstance(data, (str, bytes)) else {}
-    except (ValueError, RecursionError):
-        return {}
-
-
 def _to_info(row: dict[str, Any]) -> dict[str, Any]:
     """A row in the layout of an export."""
     info: dict[str, Any] = {"time": {}}
@@ -277,7 +263,7 @@ def _to_info(row: dict[str, Any]) -> dict[str, Any]:
         if name.startswith("time_"):
             info["time"][name.removeprefix("time_")] = value
         elif name in _JSON_COLUMNS:
-            info[name] = _parse_column(value) if name != "permission" else value
+            info[name] = to_object(load_json(value)) if name != "permission" else value
         elif not name.startswith(("tokens_", "summary_")):
             info[_COLUMN_NAMES.get(name, name)] = value
     return info
@@ -340,8 +326,8 @@ def _draft(source: Source, session_id: str, stored: _Stored, path: list[StoredMe
             session_data={"session_name": title} if title else None,
             agent_data={NAME: {k: v for k, v in info.items() if k != "time" and isinstance(v, (dict, list)) and v}},
             metadata=metadata,
-            created_at=to_seconds(to_time_from_ms(time.get("created"))),
-            updated_at=to_seconds(to_time_from_ms(time.get("updated"))),
+            created_at=to_unix_seconds(to_time_from_ms(time.get("created"))),
+            updated_at=to_unix_seconds(to_time_from_ms(time.get("updated"))),
         ),
         runs=runs,
         hashes=hashes,

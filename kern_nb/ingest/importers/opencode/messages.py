@@ -8,16 +8,8 @@ from datetime import datetime
 from typing import Any
 
 from kern_nb.ingest.importer import hash_record
-from kern_nb.ingest.parsing.values import (
-    to_count,
-    to_id,
-    to_list,
-    to_number,
-    to_object,
-    to_text,
-    to_time_from_ms,
-    without,
-)
+from kern_nb.ingest.parsing.times import to_time_from_ms
+from kern_nb.ingest.parsing.values import to_count, to_id, to_list, to_number, to_object, to_text, without
 from kern_nb.ingest.run_splitter import SourceMessage
 from kern_nb.records import Message, Run, ToolCall, Usage, text_of
 

@@ -34,8 +34,9 @@ from kern_nb.ingest.importers.openhands.thread import Record, Thread
 from kern_nb.ingest.importers.openhands.usage import Spent, assign_usage, model_of
 from kern_nb.ingest.parsing import tree
 from kern_nb.ingest.parsing.message_trees import build_steps, record_key
+from kern_nb.ingest.parsing.times import to_time, to_unix_seconds
 from kern_nb.ingest.parsing.tree import Entry
-from kern_nb.ingest.parsing.values import keep_scalars, to_id, to_list, to_object, to_seconds, to_text, to_time
+from kern_nb.ingest.parsing.values import keep_scalars, to_id, to_list, to_object, to_text
 from kern_nb.ingest.report import Problem
 from kern_nb.ingest.source import Source, Value
 from kern_nb.records import Session
@@ -294,8 +295,8 @@ def _draft(conversation: _Conversation, path: list[int], session_id: str) -> tup
             agent_data={NAME: {key: value for key, value in data.items() if value}},
             metadata={key: value for key, value in metadata.items() if value is not None}
             | keep_scalars({key: value for key, value in details.items() if key not in _MAPPED_DETAILS}),
-            created_at=to_seconds(created),
-            updated_at=to_seconds(updated),
+            created_at=to_unix_seconds(created),
+            updated_at=to_unix_seconds(updated),
         ),
         runs=runs,
         hashes=hashes,

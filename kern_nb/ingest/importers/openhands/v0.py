@@ -7,17 +7,8 @@ from typing import Any
 
 from kern_nb.ingest.importers.openhands.thread import Record, Thread, to_call, to_content
 from kern_nb.ingest.importers.openhands.usage import Spent, to_usage
-from kern_nb.ingest.parsing.values import (
-    parse_arguments,
-    to_count,
-    to_id,
-    to_list,
-    to_number,
-    to_object,
-    to_text,
-    to_time,
-    without,
-)
+from kern_nb.ingest.parsing.times import to_time
+from kern_nb.ingest.parsing.values import to_args, to_count, to_id, to_list, to_number, to_object, to_text, without
 from kern_nb.records import Message, Usage
 
 _SOURCES = ("agent", "user", "environment")
@@ -126,11 +117,11 @@ def _add_action(thread: Thread, event: Record, key: str, spent: Spent | None) ->
 def _add_call(thread: Thread, event: Record, key: str, spent: Spent | None, message: Message) -> None:
     args, stated = to_object(event.get("args")), to_object(event.get("tool_call_metadata"))
     call_id = to_id(stated.get("tool_call_id")) or to_id(event.get("id"))
-    called, is_invalid = _stated_arguments(stated)
+    called, notes = _stated_arguments(stated)
     if called is None:
         called = {name: value for name, value in args.items() if name not in _HIDDEN_ARGS}
     name = to_text(stated.get("function_name")) or event["action"]
-    extra = {"action": event["action"], "args_invalid": is_invalid or None}
+    extra = {"action": event["action"]} | notes
     message.tool_calls = [to_call(call_id, name, called, message.created_at, extra)]
     message.content = to_text(args.get("thought"))
     if event.get("source") == "user":  # a command that the person ran
@@ -147,14 +138,14 @@ def _response_id(event: Record) -> str | None:
     return to_id(to_object(to_object(event.get("tool_call_metadata")).get("model_response")).get("id"))
 
 
-def _stated_arguments(stated: Record) -> tuple[Any, bool]:
-    """The arguments that the model wrote."""
+def _stated_arguments(stated: Record) -> tuple[Any, Record]:
+    """The arguments that the model wrote, as `to_args` has them."""
     for choice in to_list(to_object(stated.get("model_response")).get("choices")):
         for call in to_list(to_object(to_object(choice).get("message")).get("tool_calls")):
             function = to_object(to_object(call).get("function"))
             if function and to_object(call).get("id") == stated.get("tool_call_id"):
-                return parse_arguments(function.get("arguments"))
-    return None, False
+                return to_args(function.get("arguments"))
+    return None, {}
 
 
 def _add_observation(thread: Thread, event: Record, key: str) -> bool:

@@ -7,7 +7,8 @@ from typing import Any
 
 from kern_nb.ingest.importers.openhands.thread import Record, Thread, to_call, to_content
 from kern_nb.ingest.importers.openhands.usage import Spent
-from kern_nb.ingest.parsing.values import parse_arguments, to_id, to_list, to_object, to_text, to_time, without
+from kern_nb.ingest.parsing.times import to_time
+from kern_nb.ingest.parsing.values import to_args, to_id, to_list, to_object, to_text, without
 from kern_nb.records import PART_TYPES, Message
 
 SOURCES = ("agent", "user", "environment", "hook")
@@ -97,9 +98,9 @@ def _add_message(thread: Thread, event: Record, key: str, spent: Spent | None) -
 def _add_action(thread: Thread, event: Record, key: str, spent: Spent | None) -> None:
     action, stated = to_object(event.get("action")), to_object(event.get("tool_call"))
     time = to_time(event.get("timestamp"))
-    args, is_invalid = parse_arguments(stated.get("arguments", without(action, ("kind",)) or None))
+    args, notes = to_args(stated.get("arguments", without(action, ("kind",)) or None))
     extra = {name: event.get(name) for name in ("security_risk", "summary", "critic_result")}
-    extra |= {"action": action.get("kind"), "args_invalid": is_invalid or None, "event_id": event.get("id")}
+    extra |= {"action": action.get("kind"), "event_id": event.get("id")} | notes
     call_id = to_id(event.get("tool_call_id")) or to_id(stated.get("id"))
     name = to_text(event.get("tool_name")) or to_text(stated.get("name"))
     message = Message(

@@ -6,13 +6,12 @@ Version 1 of pydantic-ai's spans has events instead, as the older conventions do
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Iterable
 from typing import Any
 
 from kern_nb.ingest.importers.otel.messages import Cache, Piece, parse_json_messages, parse_messages, parse_value
-from kern_nb.ingest.importers.otel.spans import Span, to_dict, to_list
+from kern_nb.ingest.importers.otel.spans import Span
+from kern_nb.ingest.parsing.values import decode_json, to_count, to_list, to_number, to_object
 from kern_nb.records import Usage
 
 LLM, AGENT, TOOL = "llm", "agent", "tool"
@@ -163,20 +162,15 @@ def usage(span: Span) -> tuple[Usage | None, dict[str, Any]]:
 def _count(value: Any) -> int | None:
     if isinstance(value, str) and value.isdigit() and len(value) <= _MAX_DIGITS:
         value = int(value)
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    return value if type(value) is int and 0 <= value < 10**_MAX_DIGITS else None
+    return to_count(value)
 
 
 def _number(value: Any) -> float | None:
     """A finite number; some writers have it as text."""
-    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
-        return None
     try:
-        number = float(value)
-    except (ValueError, OverflowError):
+        return to_number(float(value) if isinstance(value, str) else value)
+    except ValueError:
         return None
-    return number if math.isfinite(number) else None
 
 
 def tool_name(span: Span) -> str | None:
@@ -198,23 +192,13 @@ def tool_call_id(span: Span) -> str | None:
 def tool_args(span: Span) -> Any:
     """The decoded arguments of a call."""
     names = ("gen_ai.tool.call.arguments", "tool_arguments", "input.value", "traceloop.entity.input")
-    return decode(next((v for name in names if (v := span.attributes.get(name)) is not None), None))
+    return decode_json(next((v for name in names if (v := span.attributes.get(name)) is not None), None))
 
 
 def tool_result(span: Span) -> Any:
     """The result of a call, as it is stated."""
     names = ("gen_ai.tool.call.result", "tool_response", "output.value", "traceloop.entity.output")
     return next((v for name in names if (v := span.attributes.get(name)) is not None), None)
-
-
-def decode(value: Any) -> Any:
-    """A JSON text as its value; any other value as it is."""
-    if isinstance(value, str):
-        try:
-            return json.loads(value)
-        except (ValueError, RecursionError):
-            return value
-    return value
 
 
 def scores(spans: Iterable[Span]) -> tuple[dict[str, float], list[dict[str, Any]], int | None]:
@@ -263,16 +247,16 @@ def _event_messages(span: Span) -> list[tuple[dict[str, Any], bool]]:
 
 def _decode_events(value: Any) -> list[tuple[dict[str, Any], bool]]:
     messages = []
-    for event in to_list(decode(value)):
+    for event in to_list(decode_json(value)):
         name = event.get("event.name") if isinstance(event, dict) else None
         if not isinstance(name, str) or not name.startswith("gen_ai."):
             continue
         if name == "gen_ai.choice":
-            message = to_dict(decode(event.get("message"))) or event
+            message = to_object(decode_json(event.get("message"))) or event
             messages.append(({"role": "assistant", "finish_reason": event.get("finish_reason"), **message}, True))
         elif name.endswith(".message"):
             message = {"role": name.split(".")[1], **event}
-            message["tool_calls"] = decode(message.get("tool_calls"))
+            message["tool_calls"] = decode_json(message.get("tool_calls"))
             messages.append((message, False))
     return messages
 
@@ -304,14 +288,14 @@ def _to_lists(node: Any) -> Any:
 
 def _unwrap(item: Any) -> Any:
     """A message of OpenInference, whose parts and calls are in an object with their kind as the key."""
-    message = to_dict(item).get("message", item)
+    message = to_object(item).get("message", item)
     if not isinstance(message, dict):
         return message
     message = dict(message)
-    contents = [to_dict(part).get("message_content", part) for part in to_list(message.get("contents"))]
+    contents = [to_object(part).get("message_content", part) for part in to_list(message.get("contents"))]
     if contents:
         message["contents"] = [_unwrap_image(part) for part in contents]
-    calls = [to_dict(call).get("tool_call", call) for call in to_list(message.get("tool_calls"))]
+    calls = [to_object(call).get("tool_call", call) for call in to_list(message.get("tool_calls"))]
     if message.get("function_call_name"):
         arguments = message.get("function_call_arguments_json")
         calls.append({"name": message["function_call_name"], "arguments": arguments})
@@ -319,5 +303,5 @@ def _unwrap(item: Any) -> Any:
 
 
 def _unwrap_image(part: Any) -> Any:
-    image = to_dict(to_dict(to_dict(part).get("image")).get("image"))
+    image = to_object(to_object(to_object(part).get("image")).get("image"))
     return {**part, "image": image} if image else part

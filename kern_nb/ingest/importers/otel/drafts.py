@@ -12,6 +12,7 @@ from kern_nb.ingest.importer import Draft, hash_record, run_id_for
 from kern_nb.ingest.importers.otel import dialects
 from kern_nb.ingest.importers.otel.runs import Unit
 from kern_nb.ingest.importers.otel.spans import OK, Span
+from kern_nb.ingest.parsing.values import decode_json, keep_scalars
 from kern_nb.ingest.run_splitter import SourceMessage, build_runs
 from kern_nb.ingest.source import Source
 from kern_nb.records import Run, Session, ToolCall
@@ -182,9 +183,7 @@ def _session(source: Source, session_id: str, spans: Sequence[Span], runs: Seque
     }
     names = ("gen_ai.tool.definitions", "gen_ai.request.temperature", "llm.invocation_parameters")
     data: dict[str, Any] = {"resource": resource}
-    data |= {
-        name: dialects.decode(span.attributes[name]) for span in spans for name in names if name in span.attributes
-    }
+    data |= {name: decode_json(span.attributes[name]) for span in spans for name in names if name in span.attributes}
     data["system_instructions"] = next((v for s in spans if (v := dialects.system_instructions(s))), None)
     title = next((name for span in spans if (name := span.text("trace.name"))), None)
     return Session(
@@ -193,7 +192,7 @@ def _session(source: Source, session_id: str, spans: Sequence[Span], runs: Seque
         user_id=next((user for span in spans if (user := dialects.user_id(span))), None),
         session_data={"session_name": title} if title else None,
         agent_data={key: value for key, value in data.items() if value},
-        metadata={k: v for k, v in metadata.items() if isinstance(v, (str, int, float, bool))},
+        metadata=keep_scalars(metadata),
         created_at=min(starts, default=None),
         updated_at=max(ends, default=None),
     )

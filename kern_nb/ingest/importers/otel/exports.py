@@ -9,7 +9,6 @@ Attributes of Langfuse become those of the GenAI conventions, so that one reader
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from itertools import islice
 from typing import Any
@@ -23,9 +22,8 @@ from kern_nb.ingest.importers.otel.spans import (
     new_span,
     parse_otlp,
     parse_time,
-    to_dict,
-    to_list,
 )
+from kern_nb.ingest.parsing.values import decode_json, to_list, to_object
 
 _LANGFUSE_TYPES = frozenset(
     {"GENERATION", "SPAN", "EVENT", "AGENT", "TOOL", "CHAIN", "RETRIEVER", "EMBEDDING", "EVALUATOR", "GUARDRAIL"}
@@ -100,7 +98,7 @@ def _parse_sdk(item: dict[str, Any], line: int) -> Span:
     context, status = item["context"], item.get("status")
     code: Any = status.get("status_code") if isinstance(status, dict) else item.get("status_code", status)
     message = status.get("description") if isinstance(status, dict) else item.get("status_message")
-    attributes = _flatten(to_dict(item.get("attributes")))
+    attributes = _flatten(to_object(item.get("attributes")))
     if isinstance(item.get("span_kind"), str):
         attributes.setdefault("openinference.span.kind", item["span_kind"])
     return new_span(
@@ -110,20 +108,20 @@ def _parse_sdk(item: dict[str, Any], line: int) -> Span:
         times=(item.get("start_time"), item.get("end_time")),
         attributes=attributes,
         events=[
-            Event(str(e.get("name")), _flatten(to_dict(e.get("attributes"))), parse_time(e.get("timestamp")))
+            Event(str(e.get("name")), _flatten(to_object(e.get("attributes"))), parse_time(e.get("timestamp")))
             for e in to_list(item.get("events"))
             if isinstance(e, dict)
         ],
         status=(code, message),
-        resource=to_dict(to_dict(item.get("resource")).get("attributes")),
-        scope=to_dict(item.get("instrumentation_scope")),
+        resource=to_object(to_object(item.get("resource")).get("attributes")),
+        scope=to_object(item.get("instrumentation_scope")),
     )
 
 
 def _parse_logfire(row: dict[str, Any], line: int) -> Span:
-    attributes = to_dict(_decode_json(row.get("attributes")))
+    attributes = to_object(_decode_json(row.get("attributes")))
     events = [
-        Event(str(e.get("event_name", e.get("name"))), to_dict(e.get("attributes")), parse_time(e.get("timestamp")))
+        Event(str(e.get("event_name", e.get("name"))), to_object(e.get("attributes")), parse_time(e.get("timestamp")))
         for e in to_list(_decode_json(row.get("otel_events")))
         if isinstance(e, dict)
     ]
@@ -145,7 +143,7 @@ def _parse_logfire(row: dict[str, Any], line: int) -> Span:
 
 
 def _parse_langfuse(item: dict[str, Any], line: int, trace: dict[str, Any]) -> Span:
-    details, costs = to_dict(item.get("usageDetails") or item.get("usage")), to_dict(item.get("costDetails"))
+    details, costs = to_object(item.get("usageDetails") or item.get("usage")), to_object(item.get("costDetails"))
     attributes: dict[str, Any] = {
         "gen_ai.operation.name": _LANGFUSE_OPERATIONS.get(item["type"], item["type"].lower()),
         "gen_ai.request.model": item.get("model"),
@@ -211,9 +209,5 @@ def _flatten(attributes: dict[str, Any], prefix: str = "", depth: int = 0) -> di
 
 
 def _decode_json(value: Any) -> Any:
-    if isinstance(value, str) and value[:1] in ("{", "["):
-        try:
-            return json.loads(value)
-        except (ValueError, RecursionError):
-            return value
-    return value
+    """An object or a list from its JSON; another text is a text, even if it is JSON."""
+    return decode_json(value) if isinstance(value, str) and value[:1] in ("{", "[") else value

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from kern_nb.ingest.importer import hash_record
-from kern_nb.ingest.importers.otel.spans import to_dict, to_list
+from kern_nb.ingest.parsing.values import to_args, to_list, to_object
 from kern_nb.records import Message, ToolCall
 
 _REASONING_TYPES = frozenset({"reasoning", "thinking", "redacted_thinking"})
@@ -83,7 +83,7 @@ def parse_value(value: Any, role: str) -> list[Piece]:
         for key in ("messages", "choices", "input", "output"):
             items = value.get(key)
             if isinstance(items, list) and items and all(isinstance(item, dict) for item in items):
-                return parse_messages([to_dict(item.get("message")) or item for item in items], role)
+                return parse_messages([to_object(item.get("message")) or item for item in items], role)
         if isinstance(value.get("role"), str) or value.get("type") in ("function_call", "function_call_output"):
             return parse_messages([value], role)
     elif isinstance(value, list) and any(
@@ -226,17 +226,12 @@ def _media(role: str, kind: str, part: dict[str, Any]) -> Piece:
 
 
 def _call(record: dict[str, Any]) -> Piece:
-    body = next((b for n in ("function", "custom", "server_tool_call") if (b := to_dict(record.get(n)))), record)
+    body = next((b for n in ("function", "custom", "server_tool_call") if (b := to_object(record.get(n)))), record)
     name = body.get("name", record.get("name"))
     args = next((body[n] for n in ("arguments", "input", "args") if body.get(n) is not None), None)
-    extra: dict[str, Any] = {}
-    if isinstance(args, str):
-        try:
-            args = json.loads(args)
-        except (ValueError, RecursionError):  # models do write invalid JSON
-            extra["args_invalid"] = True
+    args, notes = to_args(args)
     call = ToolCall(tool_call_id=_id(record.get("call_id"), record.get("id")), tool_name=_name(name), args=args)
-    call.extra = extra
+    call.extra = notes
     key = ("call", call.tool_call_id) if call.tool_call_id else ("call", call.tool_name, _canonical(args))
     return Piece("assistant", "call", call, record, key)
 

@@ -6,10 +6,12 @@ import base64
 import binascii
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from kern_nb.ingest.importer import RECORD_ERRORS, MalformedRecord, error_text
+from kern_nb.ingest.parsing.times import to_time, to_time_from_ns
+from kern_nb.ingest.parsing.values import to_list, to_object
 
 ERROR, OK = "ERROR", "OK"
 _STATUS_CODES = {1: OK, 2: ERROR, "1": OK, "2": ERROR}
@@ -93,13 +95,13 @@ def parse_otlp(document: dict[str, Any], line: int) -> Iterator[Span | str]:
         if scopes is None:
             yield "An item of 'resourceSpans' has no list 'scopeSpans'."
             continue
-        resource = _decode_attributes(to_dict(resource_spans.get("resource")).get("attributes"))
+        resource = _decode_attributes(to_object(resource_spans.get("resource")).get("attributes"))
         for scope_spans in scopes:
             spans = scope_spans.get("spans") if isinstance(scope_spans, dict) else None
             if not isinstance(spans, list):
                 yield "An item of 'scopeSpans' has no list 'spans'."
                 continue
-            scope = to_dict(scope_spans.get("scope", scope_spans.get("instrumentationLibrary")))
+            scope = to_object(scope_spans.get("scope", scope_spans.get("instrumentationLibrary")))
             for span in spans:
                 try:
                     yield _parse_otlp_span(span, line, resource, scope)
@@ -110,7 +112,7 @@ def parse_otlp(document: dict[str, Any], line: int) -> Iterator[Span | str]:
 def _parse_otlp_span(span: Any, line: int, resource: dict[str, Any], scope: dict[str, Any]) -> Span:
     if not isinstance(span, dict):
         raise MalformedRecord("it is not an object")
-    status = to_dict(span.get("status"))
+    status = to_object(span.get("status"))
     return new_span(
         line,
         ids=(span.get("traceId"), span.get("spanId"), span.get("parentSpanId")),
@@ -182,19 +184,7 @@ def _parse_id(value: Any) -> str | None:
 
 def parse_time(value: Any) -> datetime | None:
     """A time in unix nanoseconds or ISO format; None if there is none."""
-    if isinstance(value, str) and not value.isdigit():
-        try:
-            time = datetime.fromisoformat(value)
-            return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
-        except (ValueError, OverflowError):
-            return None
-    if isinstance(value, (str, int)) and not isinstance(value, bool):
-        try:
-            seconds, rest = divmod(int(value), 1_000_000_000)
-            return datetime.fromtimestamp(seconds, UTC).replace(microsecond=rest // 1000) if seconds > 0 else None
-        except (ValueError, OverflowError, OSError):
-            return None
-    return None
+    return to_time_from_ns(value) or to_time(value)
 
 
 def _to_ns(value: Any, time: datetime | None) -> int:
@@ -217,9 +207,9 @@ def _decode_value(value: Any, depth: int = 0) -> Any:
         return None
     kind, content = next(iter(value.items()))
     if kind == "arrayValue":
-        return [_decode_value(item, depth + 1) for item in to_list(to_dict(content).get("values"))]
+        return [_decode_value(item, depth + 1) for item in to_list(to_object(content).get("values"))]
     if kind == "kvlistValue":
-        items = (i for i in to_list(to_dict(content).get("values")) if isinstance(i, dict))
+        items = (i for i in to_list(to_object(content).get("values")) if isinstance(i, dict))
         return {str(item.get("key")): _decode_value(item.get("value"), depth + 1) for item in items}
     if kind == "intValue" and isinstance(content, str):
         try:
@@ -227,13 +217,3 @@ def _decode_value(value: Any, depth: int = 0) -> Any:
         except ValueError:
             return content
     return content
-
-
-def to_dict(value: Any) -> dict[str, Any]:
-    """An object, empty for any other value."""
-    return value if isinstance(value, dict) else {}
-
-
-def to_list(value: Any) -> list[Any]:
-    """A list, empty for any other value."""
-    return value if isinstance(value, list) else []

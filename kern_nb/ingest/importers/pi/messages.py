@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
+from kern_nb.ingest.parsing import times
+from kern_nb.ingest.parsing.values import to_count, to_id, to_number
 from kern_nb.ingest.run_splitter import SourceMessage, hash_content
-from kern_nb.records import PART_TYPES, Message, ToolCall, Usage, to_utc
+from kern_nb.records import PART_TYPES, Message, ToolCall, Usage
 
 Record = dict[str, Any]
 
@@ -39,14 +41,7 @@ def _is_content(content: Any) -> bool:
 
 def to_time(value: Any) -> datetime | None:
     """An ISO time or unix milliseconds in UTC; None if it is neither."""
-    try:
-        if isinstance(value, str):
-            return to_utc(datetime.fromisoformat(value))
-        if isinstance(value, (int, float)) and not isinstance(value, bool):
-            return datetime.fromtimestamp(value / 1000, UTC)
-    except (ValueError, OverflowError, OSError):
-        pass
-    return None
+    return times.to_time(value) or times.to_time_from_ms(value)
 
 
 def time_of(entry: Record, *, copied: bool) -> datetime | None:
@@ -69,7 +64,7 @@ def parse_entry(entry: Record, label: Any = None, *, copied: bool = False) -> So
         _fill_answer(message, body)
     elif role == "toolResult":
         message.content = _single_text(body.get("content"))
-        message.tool_call_id, message.tool_name = _text_id(body.get("toolCallId")), _text_id(body.get("toolName"))
+        message.tool_call_id, message.tool_name = to_id(body.get("toolCallId")), to_id(body.get("toolName"))
         message.is_error = body["isError"] if isinstance(body.get("isError"), bool) else None
     elif "command" in body and not _is_content(body.get("content")):
         message.content = f"$ {body['command']}\n{body['output'] if isinstance(body.get('output'), str) else ''}"
@@ -87,7 +82,7 @@ def parse_entry(entry: Record, label: Any = None, *, copied: bool = False) -> So
     if label is not None:
         message.extra["label"] = label
         record.append(label)
-    message.message_id = _text_id(entry.get("id"))
+    message.message_id = to_id(entry.get("id"))
     return SourceMessage(message, record, _key_of(entry, message), role == "user")
 
 
@@ -106,7 +101,7 @@ def _fill_answer(message: Message, body: Record) -> None:
         _parse_call(part, message.created_at) for part in parts if isinstance(part, dict) and _kind(part) == "toolCall"
     ]
     message.content = _parts(message, [part for part in parts if _kind(part) != "toolCall"]) or None
-    message.model = _text_id(body.get("model"))
+    message.model = to_id(body.get("model"))
 
 
 def _kind(part: Any) -> Any:
@@ -117,8 +112,8 @@ def _parse_call(part: Record, created_at: datetime | None) -> ToolCall:
     extra = {key: value for key, value in part.items() if key not in ("type", "id", "name", "arguments")}
     args = part.get("arguments")
     return ToolCall(
-        tool_call_id=_text_id(part.get("id")),
-        tool_name=_text_id(part.get("name")),
+        tool_call_id=to_id(part.get("id")),
+        tool_name=to_id(part.get("name")),
         args=args,
         created_at=created_at,
         extra=extra | ({"args_invalid": True} if isinstance(args, str) else {}),
@@ -151,12 +146,11 @@ def _single_text(content: Any) -> Any:
 
 def parse_usage(usage: Mapping[str, Any]) -> Usage:
     """The usage of a response: input tokens include cached ones."""
-    fresh, read, written = (_count(usage.get(key)) for key in ("input", "cacheRead", "cacheWrite"))
+    fresh, read, written = (to_count(usage.get(key)) for key in ("input", "cacheRead", "cacheWrite"))
     counts = [count for count in (fresh, read, written) if count is not None]
-    output = _count(usage.get("output"))
+    output = to_count(usage.get("output"))
     cost = usage.get("cost")
-    total = cost.get("total") if isinstance(cost, dict) else cost
-    total = total if isinstance(total, (int, float)) and not isinstance(total, bool) else None
+    total = to_number(cost.get("total") if isinstance(cost, dict) else cost)
     if total == 0 and any((*counts, output)):
         total = None
     return Usage(
@@ -164,14 +158,6 @@ def parse_usage(usage: Mapping[str, Any]) -> Usage:
         output_tokens=output,
         cache_read_tokens=read,
         cache_write_tokens=written,
-        reasoning_tokens=_count(usage.get("reasoning")),
+        reasoning_tokens=to_count(usage.get("reasoning")),
         cost=total,
     )
-
-
-def _count(value: Any) -> int | None:
-    return value if type(value) is int and 0 <= value < _MAX_COUNT else None
-
-
-def _text_id(value: Any) -> str | None:
-    return str(value) if isinstance(value, (str, int)) and not isinstance(value, bool) and value != "" else None

@@ -25,7 +25,8 @@ from kern_nb.ingest.importer import (
     hash_record,
     require_field,
 )
-from kern_nb.ingest.importers.pydantic_ai.parts import parse_request, parse_response, parse_time
+from kern_nb.ingest.importers.pydantic_ai.parts import parse_request, parse_response
+from kern_nb.ingest.parsing.times import to_time
 from kern_nb.ingest.report import Problem
 from kern_nb.ingest.run_splitter import SourceMessage, build_runs
 from kern_nb.ingest.source import Source
@@ -189,7 +190,7 @@ def _describe(run: Run, records: Sequence[_Record]) -> list[Any]:
         run.output = calls[-1].args  # the structured output of an agent is the call of a tool
     if records[0].run_id:
         run.extra = {"run_id": records[0].run_id}
-    times = [time for value in responses if (time := parse_time(value.get("timestamp")))]
+    times = [time for value in responses if (time := to_time(value.get("timestamp")))]
     if times and run.finished_at is None:
         run.finished_at = max(times)
     return [run.status, run.model_provider, run.extra]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
-from datetime import UTC, datetime
 from typing import Any
 
 from kern_nb.ingest.importer import MalformedRecord
+from kern_nb.ingest.parsing.times import to_time
+from kern_nb.ingest.parsing.values import to_args, to_id, to_text
 from kern_nb.ingest.run_splitter import SourceMessage
 from kern_nb.records import Message, ToolCall, Usage
 
@@ -33,7 +33,7 @@ def parse_request(record: dict[str, Any]) -> list[SourceMessage]:
         if item is None:
             others.append(part)
             continue
-        item.message.created_at = item.message.created_at or parse_time(record.get("timestamp"))
+        item.message.created_at = item.message.created_at or to_time(record.get("timestamp"))
         messages.append(item)
     if messages:
         facts = {"parts": others, "metadata": record.get("metadata")}
@@ -44,7 +44,7 @@ def parse_request(record: dict[str, Any]) -> list[SourceMessage]:
 def _parse_request_part(part: dict[str, Any]) -> SourceMessage | None:
     """The message of a part; None for one that says nothing, such as a change of settings."""
     kind, content = part["part_kind"], part.get("content")
-    message = Message(role="user", created_at=parse_time(part.get("timestamp")))
+    message = Message(role="user", created_at=to_time(part.get("timestamp")))
     if kind == "system-prompt":
         message.role, message.content = "system", content
     elif kind == "user-prompt":
@@ -69,7 +69,7 @@ def parse_response(record: dict[str, Any]) -> list[SourceMessage]:
     parts: list[Any] = []
     others: list[Any] = []
     results: list[SourceMessage] = []
-    message = Message(role="assistant", created_at=parse_time(record.get("timestamp")))
+    message = Message(role="assistant", created_at=to_time(record.get("timestamp")))
     for part in record["parts"]:
         kind, content = _require_part(part)["part_kind"], part.get("content")
         if kind in ("text", "speech"):
@@ -81,7 +81,7 @@ def parse_response(record: dict[str, Any]) -> list[SourceMessage]:
         elif kind in _CALLS:
             message.tool_calls.append(_parse_call(part))
         elif kind in _RESULTS:
-            result = Message(role="tool", created_at=parse_time(part.get("timestamp")))
+            result = Message(role="tool", created_at=to_time(part.get("timestamp")))
             _set_result(result, part)
             results.append(SourceMessage(result, None))
         elif kind == "file":
@@ -132,7 +132,7 @@ def _parse_usage(record: Any) -> Usage | None:
 def _set_result(message: Message, part: dict[str, Any], *, is_retry: bool = False) -> None:
     outcome, name, content = part.get("outcome"), part.get("tool_name"), part.get("content")
     message.role, message.content = "tool", content
-    message.tool_call_id = _parse_id(part.get("tool_call_id"))
+    message.tool_call_id = to_id(part.get("tool_call_id"))
     message.tool_name = name if isinstance(name, str) and name else None
     if is_retry or outcome in _FAILED:
         message.is_error = True
@@ -146,12 +146,8 @@ def _set_result(message: Message, part: dict[str, Any], *, is_retry: bool = Fals
 def _parse_call(part: dict[str, Any]) -> ToolCall:
     args, name = part.get("args"), part.get("tool_name")
     extra: dict[str, Any] = {"native": True} if part["part_kind"] == "builtin-tool-call" else {}
-    if isinstance(args, str):
-        try:
-            args = json.loads(args)
-        except (ValueError, RecursionError):  # models do write invalid JSON
-            extra["args_invalid"] = True
-    call = ToolCall(tool_call_id=_parse_id(part.get("tool_call_id")), args=args, extra=extra)
+    args, notes = to_args(args)
+    call = ToolCall(tool_call_id=to_id(part.get("tool_call_id")), args=args, extra=extra | notes)
     call.tool_name = name if isinstance(name, str) and name else None
     return call
 
@@ -181,26 +177,10 @@ def _parse_media(value: Any) -> dict[str, Any]:
 
 
 def _text_of(part: dict[str, Any]) -> str | None:
-    text = part.get("content", part.get("transcript"))
-    return text if isinstance(text, str) and text else None
-
-
-def _parse_id(value: Any) -> str | None:
-    return str(value) if type(value) in (str, int) and value != "" else None
+    return to_text(part.get("content", part.get("transcript")))
 
 
 def _require_part(part: Any) -> dict[str, Any]:
     if not isinstance(part, dict) or not isinstance(part.get("part_kind"), str):
         raise MalformedRecord("a part must be an object with a part_kind")
     return part
-
-
-def parse_time(value: Any) -> datetime | None:
-    """An ISO time; None if there is none."""
-    if not isinstance(value, str):
-        return None
-    try:
-        time = datetime.fromisoformat(value)
-        return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
-    except (ValueError, OverflowError):
-        return None

@@ -18,15 +18,15 @@ from typing import Any
 
 from kern_nb.ingest.importer import READ_ERRORS, Draft, Importer, Location, error_text, hash_record
 from kern_nb.ingest.importers.swe_agent.messages import Record, Step, parse_messages
+from kern_nb.ingest.parsing.times import to_unix_seconds
 from kern_nb.ingest.parsing.values import (
+    decode_json,
     keep_scalars,
-    parse_arguments,
-    sum_numbers,
+    sum_known,
     to_count,
     to_list,
     to_number,
     to_object,
-    to_seconds,
     to_text,
     without,
 )
@@ -142,8 +142,8 @@ def _read_trajectory(source: Source, line: int, record: Record, session_id: str)
             agent_id="mini-swe-agent" if is_mini else "swe-agent",
             agent_data={NAME: {key: value for key, value in data.items() if value}},
             metadata=keep_scalars(metadata),
-            created_at=to_seconds(min(times, default=None)),
-            updated_at=to_seconds(max(times, default=None)),
+            created_at=to_unix_seconds(min(times, default=None)),
+            updated_at=to_unix_seconds(max(times, default=None)),
         ),
         runs=runs,
         hashes=hashes,
@@ -156,7 +156,7 @@ def _read_trajectory(source: Source, line: int, record: Record, session_id: str)
 
 def _config(record: Record) -> Record:
     """The configuration, which older versions write as JSON text."""
-    config, _ = parse_arguments(record.get("replay_config"))
+    config = decode_json(record.get("replay_config"))
     return to_object(config) or to_object(to_object(record.get("info")).get("config"))
 
 
@@ -171,7 +171,7 @@ def _set_outcome(run: Run, exit_status: str | None) -> None:
 def _set_usage(run: Run, stats: Record) -> None:
     """The totals of the session, where the messages do not state them; a cost of 0 is unknown."""
     used = [message.usage for message in run.messages if message.usage]
-    cost = sum_numbers(usage.cost for usage in used)
+    cost = sum_known(usage.cost for usage in used)
     usage = Usage(
         input_tokens=None if used else to_count(stats.get("tokens_sent")),
         output_tokens=None if used else to_count(stats.get("tokens_received")),

@@ -9,16 +9,16 @@ from typing import Any
 
 from kern_nb.ingest.importer import READ_ERRORS, MalformedRecord, error_text
 from kern_nb.ingest.parsing.anthropic_blocks import simplify
+from kern_nb.ingest.parsing.times import to_time, to_time_from_ms
 from kern_nb.ingest.parsing.values import (
-    parse_arguments,
+    first_count,
+    to_args,
     to_count,
     to_id,
     to_list,
     to_number,
     to_object,
     to_text,
-    to_time,
-    to_time_from_ms,
     without,
 )
 from kern_nb.ingest.run_splitter import SourceMessage
@@ -166,13 +166,13 @@ def _parse_response(record: Record) -> Message:
 
 def _to_call(record: Record, time: datetime | None) -> ToolCall:
     function = to_object(record.get("function"))
-    args, is_invalid = parse_arguments(function.get("arguments"))
+    args, notes = to_args(function.get("arguments"))
     return ToolCall(
         tool_call_id=to_id(record.get("id")),
         tool_name=to_text(function.get("name")),
         args=args,
         created_at=time,
-        extra={"args_invalid": True} if is_invalid else {},
+        extra=notes,
     )
 
 
@@ -194,8 +194,8 @@ def _set_usage(message: Message, details: Record) -> None:
     cached = to_object(usage.get("prompt_tokens_details")) or to_object(usage.get("input_tokens_details"))
     reasoning = to_object(usage.get("completion_tokens_details")) or to_object(usage.get("output_tokens_details"))
     counts = Usage(
-        input_tokens=_first_count(usage, "prompt_tokens", "input_tokens"),
-        output_tokens=_first_count(usage, "completion_tokens", "output_tokens"),
+        input_tokens=first_count(usage, "prompt_tokens", "input_tokens"),
+        output_tokens=first_count(usage, "completion_tokens", "output_tokens"),
         cache_read_tokens=to_count(cached.get("cached_tokens")),
         cache_write_tokens=to_count(usage.get("cache_creation_input_tokens")),
         reasoning_tokens=to_count(reasoning.get("reasoning_tokens")),
@@ -205,7 +205,3 @@ def _set_usage(message: Message, details: Record) -> None:
     if counts != Usage():
         message.usage = counts
         message.extra |= {"usage": usage} if usage else {}
-
-
-def _first_count(counts: Record, *names: str) -> int | None:
-    return next((count for name in names if (count := to_count(counts.get(name))) is not None), None)

@@ -32,7 +32,7 @@ from kern_nb.ingest.importer import (
     require_field,
 )
 from kern_nb.ingest.importers.tau2.ticks import flatten_ticks
-from kern_nb.ingest.parsing.scored_records import finite_scores, split_scalars, to_dict, to_id, to_list
+from kern_nb.ingest.parsing.values import checked_id, finite_scores, split_scalars, to_list, to_object
 from kern_nb.ingest.report import Problem
 from kern_nb.ingest.run_splitter import SourceMessage, split_runs
 from kern_nb.ingest.source import Document, Source
@@ -114,7 +114,7 @@ def _read_folder(source: Source, line: int, document: dict[str, Any]) -> Iterato
         yield from _read_file(file, (PurePath(source.name).parent / FOLDER / file.name).as_posix(), experiment)
     names = {file.stem for file in files}
     for index, entry in enumerate(to_list(document.get("simulation_index"))):
-        simulation_id = to_dict(entry).get("id")
+        simulation_id = to_object(entry).get("id")
         if isinstance(simulation_id, str) and simulation_id not in names:
             reason = f"Simulation {simulation_id!r} of the index has no file in {FOLDER}/."
             yield Problem(source.name, source.line_of("simulation_index", index, line), reason)
@@ -185,14 +185,14 @@ class _Experiment(NamedTuple):
 
 
 def _parse_experiment(source: Source, document: dict[str, Any], *, is_folder: bool = False) -> _Experiment:
-    info = to_dict(document.get("info"))
-    agent = to_dict(info.get("agent_info"))
+    info = to_object(document.get("info"))
+    agent = to_object(info.get("agent_info"))
     serialized_info = codec.dumps(info).encode()
     metadata = {
         "experiment": PurePath(source.location).parent.name if is_folder else PurePath(source.name).stem,
-        "domain": to_dict(info.get("environment_info")).get("domain_name"),
+        "domain": to_object(info.get("environment_info")).get("domain_name"),
         "model": agent.get("llm"),
-        "user_model": to_dict(info.get("user_info")).get("llm"),
+        "user_model": to_object(info.get("user_info")).get("llm"),
         "time_zone": "unknown",
     }
     return _Experiment(
@@ -257,7 +257,7 @@ def _parse_message(record: Any, index: int, model: str | None) -> SourceMessage:
             role=role,
             content=record.get("content"),
             tool_calls=[_parse_call(call, time) for call in record.get("tool_calls") or ()],
-            tool_call_id=to_id(extra.pop("id", None)) if role == "tool" else None,
+            tool_call_id=checked_id(extra.pop("id", None)) if role == "tool" else None,
             is_error=extra.pop("error") if isinstance(extra.get("error"), bool) else None,
             model=model if role == "assistant" else None,
             usage=_parse_usage(record, extra),
@@ -272,7 +272,7 @@ def _parse_message(record: Any, index: int, model: str | None) -> SourceMessage:
 def _parse_call(record: dict[str, Any], timestamp: Any) -> ToolCall:
     mapped = ("id", "name", "arguments", "requestor")
     return ToolCall(
-        tool_call_id=to_id(record.get("id")),
+        tool_call_id=checked_id(record.get("id")),
         tool_name=record.get("name"),
         args=record.get("arguments"),
         caller=record.get("requestor") or "assistant",
@@ -311,7 +311,7 @@ def _set_final_status(runs: list[Run], hashes: list[str], reason: Any) -> None:
 
 def _parse_scores(info: Any) -> dict[str, float]:
     """The reward and its factors; values that are not finite numbers are ignored."""
-    info = to_dict(info)
+    info = to_object(info)
     scores = {"reward": info.get("reward")}
-    scores |= {f"reward.{key}": value for key, value in to_dict(info.get("reward_breakdown")).items()}
+    scores |= {f"reward.{key}": value for key, value in to_object(info.get("reward_breakdown")).items()}
     return finite_scores(scores)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from kern_nb.ingest.importer import MalformedRecord
-from kern_nb.ingest.parsing.scored_records import to_dict, to_list, to_number
+from kern_nb.ingest.parsing.values import to_list, to_number, to_object
 
 _SIDES = (("agent", "assistant"), ("user", "user"))
 _COUNTS = ("prompt_tokens", "completion_tokens")
@@ -23,7 +23,7 @@ def flatten_ticks(ticks: list[Any]) -> list[dict[str, Any]]:
         if not isinstance(tick, dict):
             raise MalformedRecord(f"tick {index} must be an object")
         for side, role in _SIDES:
-            chunk = to_dict(tick.get(f"{side}_chunk"))
+            chunk = to_object(tick.get(f"{side}_chunk"))
             if chunk.get("content") or chunk.get("usage") or chunk.get("cost"):
                 _add_chunk(messages, speaking, role, chunk, tick)
             calls = to_list(tick.get(f"{side}_tool_calls"))
@@ -57,7 +57,7 @@ def _add_chunk(
     cost = to_number(chunk.get("cost"))
     if cost is not None:
         utterance["cost"] = utterance.get("cost", 0) + cost
-    usage = to_dict(chunk.get("usage"))
+    usage = to_object(chunk.get("usage"))
     for name in _COUNTS:
         if type(usage.get(name)) is int:
             total = utterance.setdefault("usage", {})

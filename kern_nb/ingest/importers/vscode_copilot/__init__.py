@@ -22,15 +22,14 @@ from kern_nb.ingest.importer import READ_ERRORS, Draft, Importer, Location, Malf
 from kern_nb.ingest.importers.vscode_copilot.log import SNAPSHOT, apply_operation
 from kern_nb.ingest.importers.vscode_copilot.messages import Record, is_request, parse_request
 from kern_nb.ingest.parsing.message_trees import record_key
+from kern_nb.ingest.parsing.times import to_time_from_ms, to_unix_seconds
 from kern_nb.ingest.parsing.values import (
     keep_scalars,
+    to_duration,
     to_id,
     to_list,
-    to_number,
     to_object,
-    to_seconds,
     to_text,
-    to_time_from_ms,
     without,
 )
 from kern_nb.ingest.report import Problem
@@ -137,8 +136,8 @@ def _read_session(source: Source, line: int, state: Record, position: int) -> It
             session_data={"session_name": title} if title else None,
             agent_data={NAME: nested} if nested else None,
             metadata=metadata,
-            created_at=to_seconds(created),
-            updated_at=to_seconds(updated),
+            created_at=to_unix_seconds(created),
+            updated_at=to_unix_seconds(updated),
         ),
         runs=runs,
         hashes=hashes,
@@ -151,11 +150,9 @@ def _read_session(source: Source, line: int, state: Record, position: int) -> It
 def _set_outcome(run: Run, request: Record) -> None:
     result = to_object(request.get("result"))
     timings, error = to_object(result.get("timings")), to_object(result.get("errorDetails"))
-    elapsed, first = (to_number(timings.get(name)) for name in ("totalElapsed", "firstProgress"))
-    if elapsed is not None:
-        run.duration_s = elapsed / 1000
-    if first is not None:
-        run.time_to_first_token_s = first / 1000
+    run.duration_s, run.time_to_first_token_s = (
+        to_duration(timings.get(name), 1000) for name in ("totalElapsed", "firstProgress")
+    )
     run.agent_id = to_text(to_object(request.get("agent")).get("id"))
     message = to_text(error.get("message"))
     is_cancelled = request.get("isCanceled") is True or error.get("code") in ("canceled", "cancelled")

@@ -6,16 +6,8 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
-from kern_nb.ingest.parsing.values import (
-    parse_arguments,
-    to_count,
-    to_id,
-    to_list,
-    to_object,
-    to_text,
-    to_time_from_ms,
-    without,
-)
+from kern_nb.ingest.parsing.times import to_time_from_ms
+from kern_nb.ingest.parsing.values import to_args, to_count, to_id, to_list, to_object, to_text, without
 from kern_nb.ingest.run_splitter import SourceMessage
 from kern_nb.records import Message, ToolCall, Usage
 
@@ -146,11 +138,12 @@ def _find_round_call(item: Record, index: int, rounds: list[Record], *, n_calls:
 
 def _to_call(item: Record, stated: Record | None) -> ToolCall:
     details, specific = to_object(item.get("resultDetails")), to_object(item.get("toolSpecificData"))
-    args, is_invalid = None, False
+    args: Any = None
+    notes: Record = {}
     if stated is not None:
-        args, is_invalid = parse_arguments(stated.get("arguments"))
+        args, notes = to_args(stated.get("arguments"))
     elif isinstance(details.get("input"), str):
-        args, is_invalid = parse_arguments(details["input"])
+        args, notes = to_args(details["input"])
     elif specific.get("rawInput") is not None:
         args = specific["rawInput"]
     confirmation = item.get("isConfirmed")
@@ -161,7 +154,7 @@ def _to_call(item: Record, stated: Record | None) -> ToolCall:
         tool_name=to_text(item.get("toolId")),
         args=args,
         status="completed" if item.get("isComplete") is True and not is_refused else None,
-        extra=without(item, _MAPPED_CALL) | ({"args_invalid": True} if is_invalid else {}),
+        extra=without(item, _MAPPED_CALL) | notes,
     )
 
 

@@ -1,25 +1,19 @@
-"""Values as chat logs of many programs state them: ids, times, tokens and cost, and whether a tool failed."""
+"""Fields as chat logs of many programs name them: ids, times, tokens and cost, scores, and whether a tool failed."""
 
 from __future__ import annotations
 
-import json
-import math
-import re
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any, TypeGuard
 
 from kern_nb.db.schema import MAX_TOKENS
+from kern_nb.ingest.parsing.times import parse_time
+from kern_nb.ingest.parsing.values import first_count, to_id, to_object
 from kern_nb.records import Usage
 
 TIME_FIELDS = ("timestamp", "created_at", "createdAt", "created", "create_time", "ts", "time", "date")
 _TIME_FIELDS = frozenset(TIME_FIELDS)
 
-_ID_FLOAT_LIMIT = 2**53
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_ISO_DATE = re.compile(r"\d{4}-\d\d-\d\d")
-# From 1973 to the year 5138 in each unit: a smaller number is an offset or a duration, no time.
-_SECONDS_RANGE = (1e8, 1e11)
 
 _FAILED = frozenset({"error", "errored", "failed", "failure"})
 _COMPLETED = frozenset({"success", "succeeded", "ok", "completed", "complete"})
@@ -42,21 +36,9 @@ _COST = ("cost", "cost_usd", "total_cost", "response_cost", "costUSD")
 _COST_FIELDS = frozenset(_COST)
 
 
-def drop_null(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Remove null fields: a column of structs in Parquet has every field of all its rows."""
-    return {key: value for key, value in record.items() if value is not None}
-
-
 def is_number(value: Any) -> TypeGuard[float]:
     """Whether a value is a number; true and false are none."""
     return type(value) in (int, float)
-
-
-def to_id(value: Any) -> Any:
-    """An id as text, None for an empty one. Other types are returned unchanged, for the record to refuse."""
-    if type(value) is int or (type(value) is float and value.is_integer() and abs(value) < _ID_FLOAT_LIMIT):
-        return str(int(value))
-    return None if value == "" else value
 
 
 def find_id(record: Mapping[str, Any], names: Iterable[str]) -> str | None:
@@ -69,42 +51,6 @@ def find_id(record: Mapping[str, Any], names: Iterable[str]) -> str | None:
     return None
 
 
-def to_dict(value: Any) -> dict[str, Any]:
-    """The value if it is an object, else an empty one."""
-    return value if isinstance(value, dict) else {}
-
-
-def parse_json(text: str) -> Any:
-    """The value of a JSON text; the text itself if it is not JSON."""
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return text
-
-
-def parse_time(value: Any) -> datetime | None:
-    """A time in UTC, from ISO text or a unix time in seconds to nanoseconds; None if it is neither."""
-    try:
-        if isinstance(value, str):
-            if not _ISO_DATE.match(value):
-                return _from_unix(float(value))
-            time = datetime.fromisoformat(value.strip().replace(" UTC", "+00:00"))
-            return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
-        return _from_unix(value) if is_number(value) else None
-    except (ValueError, OverflowError):
-        return None
-
-
-def is_local_time(value: Any) -> bool:
-    """Whether it is ISO text without a time zone."""
-    if not isinstance(value, str) or not _ISO_DATE.match(value) or value.endswith(" UTC"):
-        return False
-    try:
-        return datetime.fromisoformat(value).tzinfo is None
-    except ValueError:
-        return False
-
-
 def find_time(record: Mapping[str, Any]) -> tuple[str, datetime] | None:
     """The first of the fields of times that has one, and the time."""
     if _TIME_FIELDS.isdisjoint(record):
@@ -115,21 +61,6 @@ def find_time(record: Mapping[str, Any]) -> tuple[str, datetime] | None:
     return None
 
 
-def _from_unix(value: float) -> datetime | None:
-    low, high = _SECONDS_RANGE
-    for units_per_second in (1, 10**3, 10**6, 10**9):
-        if low <= value / units_per_second < high:
-            # Integers are divided exactly.
-            seconds, rest = divmod(value, units_per_second)
-            return _EPOCH + timedelta(seconds=seconds, microseconds=rest * 1_000_000 / units_per_second)
-    return None
-
-
-def to_unix_seconds(time: datetime | None) -> int | None:
-    """A time as a session has it."""
-    return None if time is None else math.floor(time.timestamp())
-
-
 def parse_usage(usage: Any, record: Mapping[str, Any] | None = None) -> Usage | None:
     """Tokens and cost of a model response; ``record`` is the object that has the usage, and maybe the cost.
 
@@ -138,15 +69,15 @@ def parse_usage(usage: Any, record: Mapping[str, Any] | None = None) -> Usage | 
     """
     if not isinstance(usage, dict) and (record is None or _COST_FIELDS.isdisjoint(record)):
         return None
-    counts = to_dict(usage)
+    counts = to_object(usage)
     input_details = _first_dict(counts, _INPUT_DETAILS)
-    input_tokens = _count(counts, _INPUT)
-    output_tokens = _count(counts, _OUTPUT)
-    total = _count(counts, _TOTAL)
-    read = _count(input_details, _CACHE_READ) if input_details else None
-    write = _count(input_details, _CACHE_WRITE) if input_details else None
-    read = _count(counts, _CACHE_READ) if read is None else read
-    write = _count(counts, _CACHE_WRITE) if write is None else write
+    input_tokens = first_count(counts, *_INPUT)
+    output_tokens = first_count(counts, *_OUTPUT)
+    total = first_count(counts, *_TOTAL)
+    read = first_count(input_details, *_CACHE_READ) if input_details else None
+    write = first_count(input_details, *_CACHE_WRITE) if input_details else None
+    read = first_count(counts, *_CACHE_READ) if read is None else read
+    write = first_count(counts, *_CACHE_WRITE) if write is None else write
     if input_tokens is not None and (cached := (read or 0) + (write or 0)):
         is_openai = bool(input_details) or "prompt_tokens" in counts
         if total is not None and output_tokens is not None and not is_openai:
@@ -158,7 +89,7 @@ def parse_usage(usage: Any, record: Mapping[str, Any] | None = None) -> Usage | 
         output_tokens=output_tokens,
         cache_read_tokens=read,
         cache_write_tokens=write,
-        reasoning_tokens=_count(_first_dict(counts, _OUTPUT_DETAILS) or counts, _REASONING),
+        reasoning_tokens=first_count(_first_dict(counts, _OUTPUT_DETAILS) or counts, *_REASONING),
         total_tokens=total,
         cost=_parse_cost(counts, record or {}),
     )
@@ -179,14 +110,6 @@ def _first_dict(counts: Mapping[str, Any], names: Iterable[str]) -> dict[str, An
     return next((counts[name] for name in names if isinstance(counts.get(name), dict)), {})
 
 
-def _count(counts: Mapping[str, Any], names: Iterable[str]) -> int | None:
-    for name in names:
-        value = counts.get(name)
-        if is_number(value) and 0 <= value <= MAX_TOKENS and value == int(value):
-            return int(value)
-    return None
-
-
 def find_error(record: Mapping[str, Any]) -> bool | None:
     """Whether the message of a tool states that it failed; None if it states nothing."""
     flags = [record[name] for name in ("is_error", "isError", "error") if isinstance(record.get(name), bool)]
@@ -201,7 +124,7 @@ def find_error(record: Mapping[str, Any]) -> bool | None:
 def parse_scores(fields: Mapping[str, Any]) -> dict[str, float]:
     """The reward or score of a conversation, and whether its task was solved."""
     values = {name: fields.get(name) for name in ("reward", "score", "resolved", "target")}
-    values |= {str(name): value for name, value in to_dict(fields.get("scores")).items()}
+    values |= {str(name): value for name, value in to_object(fields.get("scores")).items()}
     if not isinstance(values["target"], bool):
         del values["target"]  # the expected answer
     return {
