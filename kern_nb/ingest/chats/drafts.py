@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from kern_nb.ingest.chats.fields import find_id, find_time, parse_scores, parse_usage
+from kern_nb.ingest.chats.fields import find_id, find_time, parse_scores
 from kern_nb.ingest.importer import Draft, hash_record
 from kern_nb.ingest.parsing.times import is_local_time, parse_time, to_unix_seconds
+from kern_nb.ingest.parsing.usage import parse_usage
 from kern_nb.ingest.parsing.values import drop_null, to_object
 from kern_nb.ingest.run_splitter import SourceMessage, split_runs
 from kern_nb.ingest.source import Source

@@ -13,9 +13,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from kern_nb.ingest.chats.blocks import has_tool_blocks, split_blocks
-from kern_nb.ingest.chats.fields import find_error, find_id, find_time, parse_usage
+from kern_nb.ingest.chats.fields import find_error, find_id, find_time
 from kern_nb.ingest.importer import RECORD_ERRORS, MalformedRecord, error_text
 from kern_nb.ingest.parsing.times import is_local_time
+from kern_nb.ingest.parsing.usage import parse_usage
 from kern_nb.ingest.parsing.values import checked_id, decode_json, drop_null, to_args, to_object
 from kern_nb.ingest.run_splitter import SourceMessage
 from kern_nb.records import RESULT_ROLES, Message, ToolCall, Usage

@@ -28,7 +28,7 @@ from kern_nb.ingest.chats.drafts import (
     line_id,
     make_draft,
 )
-from kern_nb.ingest.chats.fields import find_id, parse_usage
+from kern_nb.ingest.chats.fields import find_id
 from kern_nb.ingest.chats.messages import (
     has_local_times,
     is_message,
@@ -47,6 +47,7 @@ from kern_nb.ingest.importer import (
 )
 from kern_nb.ingest.importers.kubiya.body import is_control_plane_body
 from kern_nb.ingest.importers.openai_responses.items import are_items, is_item
+from kern_nb.ingest.parsing.usage import parse_usage
 from kern_nb.ingest.parsing.values import decode_json, drop_null, to_object
 from kern_nb.ingest.report import Problem
 from kern_nb.ingest.run_splitter import hash_content

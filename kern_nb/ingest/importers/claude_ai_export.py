@@ -24,8 +24,9 @@ from kern_nb.ingest.importer import (
     require_field,
 )
 from kern_nb.ingest.parsing import tree
-from kern_nb.ingest.parsing.anthropic_blocks import Record, is_content, simplify, split_blocks
+from kern_nb.ingest.parsing.anthropic_blocks import Record, is_content, split_blocks
 from kern_nb.ingest.parsing.message_trees import build_steps, record_key
+from kern_nb.ingest.parsing.parts import simplify
 from kern_nb.ingest.parsing.times import to_time, to_unix_seconds
 from kern_nb.ingest.parsing.tree import Entry
 from kern_nb.ingest.parsing.values import keep_scalars, to_id, to_list, to_object, to_text, without
@@ -138,7 +139,7 @@ def _parse(record: Record, key: str) -> list[SourceMessage]:
     extra = {k: v for k, v in record.items() if k not in _MAPPED_MESSAGE and v is not None}
     message = Message(
         role=role,
-        content=simplify(parts),
+        content=simplify(parts) or None,
         tool_calls=blocks.calls,
         message_id=to_id(record.get("uuid")),
         model=to_text(record.get("model")) if role == "assistant" else None,

@@ -16,7 +16,6 @@ Record = dict[str, Any]
 
 _CALL_FIELDS = ("type", "id", "name", "input", "start_timestamp", "stop_timestamp")
 _RESULT_FIELDS = ("type", "tool_use_id", "name", "content", "is_error", "start_timestamp", "stop_timestamp")
-_PLAIN_TEXT = {"type", "text"}
 _EMPTY: tuple[Any, ...] = (None, [], {}, "")
 
 
@@ -62,13 +61,6 @@ def split_blocks(content: Any, time: datetime | None = None) -> Blocks:
         elif block is not None:
             blocks.others.append(block)
     return blocks
-
-
-def simplify(parts: list[Any]) -> Any:
-    """Plain text if the content is a single text, without a further field."""
-    if len(parts) == 1 and isinstance(parts[0], dict) and parts[0].keys() == _PLAIN_TEXT:
-        return parts[0]["text"]
-    return parts or None
 
 
 def _to_call(block: Record, time: datetime | None) -> ToolCall:

@@ -66,7 +66,7 @@ def parse_time(value: Any) -> datetime | None:
 def _from_unix(value: float) -> datetime | None:
     low, high = _SECONDS_RANGE
     for per_second in _UNITS:
-        if low <= value / per_second < high:
+        if low * per_second <= value < high * per_second:
             # Integers are divided exactly.
             seconds, rest = divmod(value, per_second)
             return _EPOCH + timedelta(seconds=seconds, microseconds=rest * 1_000_000 / per_second)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any, TypeVar
+from typing import Any, TypeGuard, TypeVar
 
 from kern_nb.db.schema import MAX_TOKENS
 
@@ -32,6 +32,11 @@ def to_list(value: Any) -> list[Any]:
 def to_text(value: Any) -> str | None:
     """A text that is not empty."""
     return value if isinstance(value, str) and value else None
+
+
+def is_number(value: Any) -> TypeGuard[float]:
+    """Whether a value is a number; true and false are none."""
+    return type(value) in (int, float)
 
 
 def to_id(value: Any) -> str | None:
@@ -61,7 +66,7 @@ def first_count(counts: Mapping[str, Any], *names: str) -> int | None:
 def to_number(value: Any) -> float | None:
     """A finite number."""
     try:
-        number = float(value) if type(value) in (int, float) else math.nan
+        number = float(value) if is_number(value) else math.nan
     except OverflowError:
         return None
     return number if math.isfinite(number) else None
@@ -71,6 +76,12 @@ def to_duration(value: Any, per_second: int = 1) -> float | None:
     """A duration in seconds, at least 0; ``per_second`` is how many of its unit a second has."""
     number = to_number(value)
     return None if number is None or not 0 <= number < _MAX_DURATION_S * per_second else number / per_second
+
+
+def to_cost(value: Any) -> float | None:
+    """A cost; 0 is that of a model without a known price."""
+    number = to_number(value)
+    return number if number is not None and number > 0 else None
 
 
 def sum_known(values: Iterable[AnyNumber | None]) -> AnyNumber | None:

@@ -10,9 +10,9 @@ from mutations import mistyped, torn, truncated
 
 from kern_nb.db import InMemoryDb, SqliteDb
 from kern_nb.errors import UnknownFormat
-from kern_nb.ingest.chats.fields import parse_usage
 from kern_nb.ingest.importers.chat import Chat
 from kern_nb.ingest.parsing.times import parse_time
+from kern_nb.ingest.parsing.usage import parse_usage
 from kern_nb.ingest.source import Source
 
 ASK = {"role": "user", "content": "Is it open?"}

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from kern_nb.ingest.importer import MalformedRecord
+from kern_nb.ingest.parsing.parts import simplify
 from kern_nb.ingest.parsing.times import parse_time
 from kern_nb.ingest.parsing.values import first_count, sum_known, to_id, to_list, to_object, to_text
 from kern_nb.ingest.run_splitter import SourceMessage
@@ -144,9 +145,7 @@ def _content(parts: list[Any]) -> tuple[Any, list[Any]]:
             content.append({"type": "text", "text": f"```\n{get(outcome, 'output') or ''}\n```"})
         elif not (get(part, "function_call") or get(part, "function_response")) and part not in _EMPTY:
             others.append(part)
-    if len(content) == 1 and content[0]["type"] == "text":
-        return content[0]["text"], others
-    return content or None, others
+    return simplify(content) or None, others
 
 
 def _media(data: dict[str, Any]) -> dict[str, Any]:

@@ -11,8 +11,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 from kern_nb.ingest.importer import MalformedRecord
+from kern_nb.ingest.parsing.parts import simplify
 from kern_nb.ingest.parsing.times import to_time
-from kern_nb.ingest.parsing.values import drop_null, to_count, to_duration, to_id, to_number
+from kern_nb.ingest.parsing.values import drop_null, sum_known, to_cost, to_count, to_duration, to_id
 from kern_nb.ingest.run_splitter import SourceMessage
 from kern_nb.records import PART_TYPES, Message, ToolCall, Usage
 
@@ -167,7 +168,7 @@ def parse_answer(records: Sequence[Record]) -> SourceMessage:
     extra |= {"model": model} if is_synthetic else {}
     message = Message(
         role="assistant",
-        content=_simplify(parts) or None,
+        content=simplify(parts) or None,
         tool_calls=calls,
         model=model if isinstance(model, str) and not is_synthetic else None,
         usage=None if is_synthetic else parse_usage(counted),
@@ -212,25 +213,16 @@ def _add_part(part: Any, parts: list[Any], calls: list[ToolCall], others: list[A
         others.append(part)
 
 
-def _simplify(content: Any) -> Any:
-    """The text of a content that is a single text part without further fields; any other content as it is."""
-    is_single = isinstance(content, list) and len(content) == 1 and isinstance(content[0], dict)
-    if is_single and content[0].keys() == {"type", "text"} and isinstance(content[0]["text"], str):
-        return content[0]["text"]
-    return content
-
-
 def parse_usage(record: Record) -> Usage | None:
     """The usage of an answer: input tokens include those read from and written to the cache."""
-    usage, cost = usage_of(record), to_number(record.get("costUSD"))
+    usage, cost = usage_of(record), to_cost(record.get("costUSD"))
     fresh, written, read = (to_count(usage.get(name)) for name in _COUNTS)
-    counts = [count for count in (fresh, written, read) if count is not None]
+    all_input = sum_known([fresh, written, read])
     output = to_count(usage.get("output_tokens"))
-    cost = cost if cost and cost > 0 else None  # a cost of 0 is an unknown price
-    if not counts and output is None and cost is None:
+    if all_input is None and output is None and cost is None:
         return None
     return Usage(
-        input_tokens=sum(counts) if counts else None,
+        input_tokens=all_input,
         output_tokens=output,
         cache_read_tokens=read,
         cache_write_tokens=written,
@@ -252,7 +244,7 @@ def parse_user_record(record: Record, *, starts_run: bool) -> Iterator[SourceMes
         details = _result_details(record, part) if len(results) == 1 else None
         message = Message(
             role="tool",
-            content=_simplify(part.get("content")),
+            content=simplify(part.get("content")),
             tool_call_id=to_id(part.get("tool_use_id")),
             is_error=part["is_error"] if isinstance(part.get("is_error"), bool) else None,
             message_id=to_id(record["uuid"]) if index == 0 else None,
@@ -283,7 +275,7 @@ def _known_parts(content: Any) -> tuple[Any, list[Any]]:
     for part in content:
         kind = part.get("type") if isinstance(part, dict) else "text"
         (parts if isinstance(kind, str) and kind in PART_TYPES else others).append(part)
-    return _simplify(parts) or None, others
+    return simplify(parts) or None, others
 
 
 def _result_details(record: Record, part: Record) -> Any:

@@ -27,7 +27,8 @@ from kern_nb.ingest.importer import (
 )
 from kern_nb.ingest.importers.cursor.database import KEY_VALUE_TABLE, read_composers
 from kern_nb.ingest.importers.cursor.text import is_transcript, read_records
-from kern_nb.ingest.parsing.anthropic_blocks import is_content, simplify, split_blocks
+from kern_nb.ingest.parsing.anthropic_blocks import is_content, split_blocks
+from kern_nb.ingest.parsing.parts import simplify
 from kern_nb.ingest.parsing.values import to_object, without
 from kern_nb.ingest.report import Problem
 from kern_nb.ingest.run_splitter import SourceMessage, split_runs
@@ -118,7 +119,7 @@ def _parse(record: Any) -> list[SourceMessage]:
         extra |= {"context": context} if context else {}
     if not parts and not blocks.calls:
         return results
-    content = simplify(parts)
+    content = simplify(parts) or None
     message = Message(role=record["role"], content=content, tool_calls=blocks.calls, extra=extra)
     answer = SourceMessage(message, record, starts_run=message.role == "user")
     return [*results, answer] if message.role == "user" else [answer, *results]

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
+from kern_nb.ingest.parsing.parts import simplify
 from kern_nb.ingest.parsing.values import to_count, to_id, to_list, to_object, to_text, without
 from kern_nb.records import Message, ToolCall, Usage
 
@@ -31,9 +32,7 @@ def to_content(parts: list[dict[str, Any]]) -> Any:
             content.append({"type": "media", "media_type": data.get("mimeType"), "data": data.get("data")})
         elif isinstance(part.get("fileData"), dict):
             content.append({"type": "file", **part["fileData"]})
-    if len(content) == 1 and content[0]["type"] == "text":
-        return content[0]["text"]
-    return content or None
+    return simplify(content) or None
 
 
 def _text(text: str) -> dict[str, Any]:

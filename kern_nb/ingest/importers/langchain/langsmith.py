@@ -14,9 +14,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kern_nb.ingest.importer import MalformedRecord, hash_record
-from kern_nb.ingest.importers.langchain.messages import REMOVE, fields_of, parse_message, parse_usage
+from kern_nb.ingest.importers.langchain.messages import REMOVE, fields_of, parse_message
 from kern_nb.ingest.parsing.times import parse_time
-from kern_nb.ingest.parsing.values import first_count, keep_scalars, to_id, to_number, to_object, to_text
+from kern_nb.ingest.parsing.usage import parse_usage
+from kern_nb.ingest.parsing.values import first_count, keep_scalars, to_cost, to_id, to_object, to_text
 from kern_nb.records import RESULT_ROLES, Message, Run, Usage, text_of
 
 _CONVERSATION_KEYS = ("thread_id", "session_id", "conversation_id")
@@ -289,7 +290,7 @@ def describe_model_call(run: dict[str, Any], message: Message, *, has_usage: boo
     message.extra["run_id"] = str(run["id"])
     if has_usage:
         usage = message.usage or _usage(run)
-        cost = to_number(_as_number(run.get("total_cost")))
+        cost = to_cost(_as_number(run.get("total_cost")))
         message.usage = (usage or Usage()).model_copy(update={"cost": cost}) if cost else usage
 
 

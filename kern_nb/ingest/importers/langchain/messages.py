@@ -11,7 +11,8 @@ from __future__ import annotations
 from typing import Any
 
 from kern_nb.ingest.importer import MalformedRecord, json_type
-from kern_nb.ingest.parsing.values import first_count, to_args, to_id, to_list, to_number, to_object
+from kern_nb.ingest.parsing.usage import parse_usage
+from kern_nb.ingest.parsing.values import to_args, to_cost, to_id, to_list, to_object
 from kern_nb.records import PART_TYPES, RESULT_ROLES, Message, ToolCall, Usage
 
 ROLES = {
@@ -156,24 +157,9 @@ def _parse_usage(fields: dict[str, Any], response: dict[str, Any], extra: dict[s
     if stated:
         extra["usage"] = stated
     usage = parse_usage(stated or older)
-    if cost := to_number(older.get("cost")):
+    if cost := to_cost(older.get("cost")):
         usage = (usage or Usage()).model_copy(update={"cost": cost})
     return usage
-
-
-def parse_usage(counts: dict[str, Any]) -> Usage | None:
-    """Usage in the layout of LangChain (``input_tokens``) or of the chat API (``prompt_tokens``)."""
-    details = counts.get("input_token_details") or counts.get("prompt_tokens_details")
-    read, output = to_object(details), counts.get("output_token_details") or counts.get("completion_tokens_details")
-    usage = Usage(
-        input_tokens=first_count(counts, "input_tokens", "prompt_tokens"),
-        output_tokens=first_count(counts, "output_tokens", "completion_tokens"),
-        cache_read_tokens=first_count(read, "cache_read", "cached_tokens"),
-        cache_write_tokens=first_count(read, "cache_creation"),
-        reasoning_tokens=first_count(to_object(output), "reasoning", "reasoning_tokens"),
-        total_tokens=first_count(counts, "total_tokens"),
-    )
-    return None if usage == Usage() else usage
 
 
 def _first_text(fields: dict[str, Any], *names: str) -> str | None:

@@ -18,8 +18,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from kern_nb.ingest.importer import RECORD_ERRORS, Draft, Importer, Location, error_text, hash_record
-from kern_nb.ingest.importers.llm.parts import Answer, Contents, finish_run, join_content
+from kern_nb.ingest.importers.llm.parts import Answer, Contents, finish_run
 from kern_nb.ingest.importers.llm.responses import Responses
+from kern_nb.ingest.parsing.parts import simplify
 from kern_nb.ingest.parsing.sqlite_rows import rows
 from kern_nb.ingest.parsing.times import to_unix_seconds
 from kern_nb.ingest.parsing.values import load_json, to_id, to_list, to_object, to_text
@@ -221,7 +222,7 @@ class _Log:
                 stated = {key: value for key, value in payload.items() if key not in ("text", "text_ref")}
                 kind = "reasoning" if kind == "reasoning" else "text"
                 content.append({"type": kind, kind: self.contents.text_of(row, payload), **stated})
-        message.content = join_content(content)
+        message.content = simplify(content) or None
         return results if results and role == "tool" and not content else [message, *results]
 
     def _result(self, payload: dict[str, Any]) -> Message:

@@ -130,13 +130,6 @@ def _key(value: Any) -> Any:
     return value if isinstance(value, (str, int)) else None
 
 
-def join_content(parts: list[dict[str, Any]]) -> Any:
-    """The only text, else the parts."""
-    if len(parts) == 1 and parts[0].keys() == {"type", "text"} and parts[0]["type"] == "text":
-        return parts[0]["text"]
-    return parts or None
-
-
 def require_text(value: Any, name: str) -> str:
     """A text of a row; raise MalformedRecord if it has another type."""
     if value is None:

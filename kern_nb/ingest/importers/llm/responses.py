@@ -11,7 +11,8 @@ from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
-from kern_nb.ingest.importers.llm.parts import Answer, Contents, join_content, require_text
+from kern_nb.ingest.importers.llm.parts import Answer, Contents, require_text
+from kern_nb.ingest.parsing.parts import simplify
 from kern_nb.ingest.parsing.sqlite_rows import rows
 from kern_nb.ingest.parsing.values import load_json, to_args, to_id, to_text
 from kern_nb.ingest.run_splitter import SourceMessage
@@ -78,7 +79,7 @@ class Responses:
         attachments = self._children["prompt_attachments"].get(row.get("id"), ())
         parts = [{"type": "text", "text": text}] if text or not (attachments or has_results) else []
         parts += [self.contents.attachment_part(link.get("attachment_id")) for link in attachments]
-        return join_content(parts) if parts else None
+        return simplify(parts) or None
 
     def _with_fragments(self, table: str, row: dict[str, Any], text: str) -> str:
         ids = [link.get("fragment_id") for link in self._children[table].get(row.get("id"), ())]

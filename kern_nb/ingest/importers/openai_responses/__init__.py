@@ -19,11 +19,12 @@ from typing import Any
 from kern_nb.ingest.chats.batches import iterate_records
 from kern_nb.ingest.chats.drafts import SESSION_IDS, TRAJECTORY_IDS, describe_error, file_id, line_id
 from kern_nb.ingest.chats.exchanges import ConversationTrees, Exchange, split_exchange
-from kern_nb.ingest.chats.fields import find_id, find_time, parse_usage
+from kern_nb.ingest.chats.fields import find_id, find_time
 from kern_nb.ingest.chats.messages import has_local_times, is_message
 from kern_nb.ingest.importer import RECORD_ERRORS, Draft, Importer, MalformedRecord, error_text, json_type
 from kern_nb.ingest.importers.openai_responses.items import are_items, is_item, last_answer, parse_items
 from kern_nb.ingest.parsing.times import parse_time
+from kern_nb.ingest.parsing.usage import parse_usage
 from kern_nb.ingest.parsing.values import drop_null, to_object
 from kern_nb.ingest.report import Problem
 from kern_nb.ingest.run_splitter import SourceMessage

@@ -8,8 +8,9 @@ from datetime import datetime
 from typing import Any
 
 from kern_nb.ingest.importer import hash_record
+from kern_nb.ingest.parsing.parts import simplify
 from kern_nb.ingest.parsing.times import to_time_from_ms
-from kern_nb.ingest.parsing.values import to_count, to_id, to_list, to_number, to_object, to_text, without
+from kern_nb.ingest.parsing.values import to_cost, to_count, to_id, to_list, to_number, to_object, to_text, without
 from kern_nb.ingest.run_splitter import SourceMessage
 from kern_nb.records import Message, Run, ToolCall, Usage, text_of
 
@@ -104,7 +105,7 @@ def _to_prompt(info: dict[str, Any], parts: list[dict[str, Any]], *, is_prompt: 
     role = to_text(info.get("role")) or "user"
     return Message(
         role=role,
-        content=_simplify(content),
+        content=simplify(content) or None,
         message_id=to_id(info.get("id")),
         created_at=_created_at(info),
         extra=extra,
@@ -137,7 +138,7 @@ def _to_answer(info: dict[str, Any], parts: list[dict[str, Any]]) -> Message:
         extra["usage"] = without({"tokens": info.get("tokens"), "cost": info.get("cost")}, ())
     return Message(
         role="assistant",
-        content=_simplify(content),
+        content=simplify(content) or None,
         tool_calls=calls,
         model=to_text(info.get("modelID")),
         usage=usage,
@@ -145,13 +146,6 @@ def _to_answer(info: dict[str, Any], parts: list[dict[str, Any]]) -> Message:
         created_at=_created_at(info),
         extra=extra,
     )
-
-
-def _simplify(parts: list[Any]) -> Any:
-    """Plain text for a single text."""
-    if len(parts) == 1 and parts[0].get("type") == "text":
-        return parts[0]["text"]
-    return parts or None
 
 
 def _to_call(part: dict[str, Any]) -> ToolCall:
@@ -196,7 +190,7 @@ def _to_usage(info: dict[str, Any]) -> Usage | None:
     cache = to_object(tokens.get("cache"))
     fields = (tokens.get("input"), tokens.get("output"), tokens.get("reasoning"), cache.get("read"), cache.get("write"))
     counts = [to_count(value) for value in fields]
-    cost = to_number(info.get("cost")) or None
+    cost = to_cost(info.get("cost"))
     if not any(counts) and cost is None:
         return None
     n_input, n_output, n_reasoning, n_read, n_written = counts
@@ -212,7 +206,7 @@ def _to_usage(info: dict[str, Any]) -> Usage | None:
         cache_write_tokens=n_written,
         reasoning_tokens=n_reasoning,
         total_tokens=total,
-        cost=cost if cost is None or cost > 0 else None,
+        cost=cost,
     )
 
 

@@ -7,7 +7,8 @@ from datetime import datetime
 from typing import Any
 
 from kern_nb.ingest.parsing import times
-from kern_nb.ingest.parsing.values import to_count, to_id, to_number
+from kern_nb.ingest.parsing.parts import simplify
+from kern_nb.ingest.parsing.values import sum_known, to_count, to_id, to_number
 from kern_nb.ingest.run_splitter import SourceMessage, hash_content
 from kern_nb.records import PART_TYPES, Message, ToolCall, Usage
 
@@ -63,7 +64,7 @@ def parse_entry(entry: Record, label: Any = None, *, copied: bool = False) -> So
     if role == "assistant":
         _fill_answer(message, body)
     elif role == "toolResult":
-        message.content = _single_text(body.get("content"))
+        message.content = simplify(body.get("content"))
         message.tool_call_id, message.tool_name = to_id(body.get("toolCallId")), to_id(body.get("toolName"))
         message.is_error = body["isError"] if isinstance(body.get("isError"), bool) else None
     elif "command" in body and not _is_content(body.get("content")):
@@ -130,31 +131,19 @@ def _parts(message: Message, content: Any) -> Any:
     others = [part for part, is_part_ in zip(content, is_part, strict=True) if not is_part_]
     if others:
         message.extra["parts"] = others
-    return _single_text([part for part, is_part_ in zip(content, is_part, strict=True) if is_part_])
-
-
-def _single_text(content: Any) -> Any:
-    """The text of a single part; any other content as it is."""
-    if isinstance(content, list) and len(content) == 1:
-        part = content[0]
-        if isinstance(part, str):
-            return part
-        if isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str):
-            return part["text"] if part.keys() == {"type", "text"} else content
-    return content
+    return simplify([part for part, is_part_ in zip(content, is_part, strict=True) if is_part_])
 
 
 def parse_usage(usage: Mapping[str, Any]) -> Usage:
     """The usage of a response: input tokens include cached ones."""
     fresh, read, written = (to_count(usage.get(key)) for key in ("input", "cacheRead", "cacheWrite"))
-    counts = [count for count in (fresh, read, written) if count is not None]
     output = to_count(usage.get("output"))
     cost = usage.get("cost")
     total = to_number(cost.get("total") if isinstance(cost, dict) else cost)
-    if total == 0 and any((*counts, output)):
+    if total == 0 and any((fresh, read, written, output)):
         total = None
     return Usage(
-        input_tokens=sum(counts) if counts else None,
+        input_tokens=sum_known([fresh, read, written]),
         output_tokens=output,
         cache_read_tokens=read,
         cache_write_tokens=written,

@@ -23,9 +23,9 @@ from kern_nb.ingest.parsing.values import (
     decode_json,
     keep_scalars,
     sum_known,
+    to_cost,
     to_count,
     to_list,
-    to_number,
     to_object,
     to_text,
     without,
@@ -175,7 +175,7 @@ def _set_usage(run: Run, stats: Record) -> None:
     usage = Usage(
         input_tokens=None if used else to_count(stats.get("tokens_sent")),
         output_tokens=None if used else to_count(stats.get("tokens_received")),
-        cost=None if cost else to_number(stats.get("instance_cost")) or None,
+        cost=None if cost else to_cost(stats.get("instance_cost")),
     )
     if usage != Usage():
         run.usage = usage

@@ -8,11 +8,12 @@ from datetime import datetime
 from typing import Any
 
 from kern_nb.ingest.importer import READ_ERRORS, MalformedRecord, error_text
-from kern_nb.ingest.parsing.anthropic_blocks import simplify
+from kern_nb.ingest.parsing.parts import simplify
 from kern_nb.ingest.parsing.times import to_time, to_time_from_ms
 from kern_nb.ingest.parsing.values import (
     first_count,
     to_args,
+    to_cost,
     to_count,
     to_id,
     to_list,
@@ -130,7 +131,7 @@ def _to_content(record: Record) -> Any:
     if not thinking and isinstance(record.get("reasoning_content"), str) and record["reasoning_content"]:
         thinking = [{"type": "thinking", "thinking": record["reasoning_content"]}]
     if isinstance(content, list) and content and all(map(_is_part, content)):
-        return simplify([*thinking, *(without(part, ("cache_control",)) for part in content)])
+        return simplify([*thinking, *(without(part, ("cache_control",)) for part in content)]) or None
     if thinking and isinstance(content, str):
         return [*thinking, *([{"type": "text", "text": content}] if content else [])]
     return content
@@ -190,7 +191,7 @@ def _time_of(record: Record, details: Record) -> datetime | None:
 def _set_usage(message: Message, details: Record) -> None:
     """The usage and the model that the response states, which mini-swe-agent keeps."""
     response = to_object(details.get("response")) or to_object(details.get("model_response"))
-    usage, cost = to_object(response.get("usage")), to_number(details.get("cost")) or None
+    usage, cost = to_object(response.get("usage")), to_cost(details.get("cost"))
     cached = to_object(usage.get("prompt_tokens_details")) or to_object(usage.get("input_tokens_details"))
     reasoning = to_object(usage.get("completion_tokens_details")) or to_object(usage.get("output_tokens_details"))
     counts = Usage(
