@@ -25,10 +25,9 @@ from kern_nb.ingest.importer import (
 )
 from kern_nb.ingest.parsing import tree
 from kern_nb.ingest.parsing.anthropic_blocks import Record, is_content, split_blocks
-from kern_nb.ingest.parsing.message_trees import build_steps, record_key
 from kern_nb.ingest.parsing.parts import simplify
 from kern_nb.ingest.parsing.times import to_time, to_unix_seconds
-from kern_nb.ingest.parsing.tree import Entry
+from kern_nb.ingest.parsing.tree import Entry, build_steps, record_key
 from kern_nb.ingest.parsing.values import keep_scalars, to_id, to_list, to_object, to_text, without
 from kern_nb.ingest.report import Problem
 from kern_nb.ingest.run_splitter import SourceMessage, split_runs

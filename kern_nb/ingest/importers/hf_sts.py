@@ -7,7 +7,6 @@ that of pi. A later header begins another session of the file. The format has no
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import PurePath
 from typing import Any
 
 from kern_nb.ingest.importer import (
@@ -88,7 +87,7 @@ def _has_content(record: Record) -> bool:
 def _draft(
     source: Source, line: int, header: Record, messages: list[SourceMessage], events: list[Record], ids: set[str]
 ) -> Draft:
-    session_id = to_id(header.get("id")) or PurePath(source.name).with_suffix("").as_posix()
+    session_id = to_id(header.get("id")) or source.session_name
     if session_id in ids:
         session_id = f"{session_id}-{line}"
     ids.add(session_id)

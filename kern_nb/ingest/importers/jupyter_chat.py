@@ -14,8 +14,8 @@ from datetime import datetime
 from typing import Any
 
 from kern_nb.ingest.importer import READ_ERRORS, Draft, Importer, Location, MalformedRecord, error_text, hash_record
-from kern_nb.ingest.parsing.message_trees import record_key
 from kern_nb.ingest.parsing.times import to_time, to_time_from_ms, to_unix_seconds
+from kern_nb.ingest.parsing.tree import record_key
 from kern_nb.ingest.parsing.values import keep_scalars, to_id, to_list, to_number, to_object, to_text, without
 from kern_nb.ingest.report import Problem
 from kern_nb.ingest.run_splitter import SourceMessage, split_runs

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import PurePath
 from typing import Any
 
 from kern_nb.ingest.importer import (
@@ -134,7 +133,7 @@ def _is_message_record(record: dict[str, Any]) -> bool:
 def _read(source: Source) -> Iterator[Draft | Problem]:
     threads: dict[tuple[str, str | None], _Thread] = {}
     titles: dict[str, str] = {}
-    fallback = source.name.removesuffix(PurePath(source.name).suffix)
+    fallback = source.session_name
     for item in source.values():
         if isinstance(item, Problem):
             yield item
@@ -144,7 +143,7 @@ def _read(source: Source) -> Iterator[Draft | Problem]:
             if not isinstance(record, dict) or to_id(record.get("uuid")) is None:
                 raise MalformedRecord("it must be an object with a 'uuid'")
             _to_source_messages(record)
-        except (*RECORD_ERRORS, RecursionError) as error:
+        except RECORD_ERRORS as error:
             yield Problem(source.name, item.line, f"The record is not imported: {error_text(error)}.")
             continue
         session_id = to_id(record.get("sessionId")) or fallback
@@ -159,7 +158,7 @@ def _read(source: Source) -> Iterator[Draft | Problem]:
         for path in thread.paths():
             try:
                 yield _draft(source, thread, path, titles.get(thread.session_id))
-            except (*RECORD_ERRORS, RecursionError) as error:
+            except RECORD_ERRORS as error:
                 reason = f"Session {thread.session_id[:80]!r} is not imported: {error_text(error)}."
                 yield Problem(source.name, thread.line, reason)
 

@@ -1,4 +1,4 @@
-"""Content blocks as the Messages API of Anthropic has them: text, thinking, calls and results. No importer.
+"""Content blocks as the Messages API of Anthropic has them: text, thinking, calls and results.
 
 Several programs record a whole answer with the results of its calls in one list of blocks.
 """

@@ -1,4 +1,4 @@
-"""How runs end, for sources that state it by an event after the messages of the run. No importer."""
+"""How runs end, for sources that state it by an event after the messages of the run."""
 
 from __future__ import annotations
 

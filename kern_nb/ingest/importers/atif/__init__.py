@@ -105,7 +105,7 @@ def _read_trajectory(
     problems: list[Problem] = []
     try:
         draft = _draft(source, line, document, trial, link, problems)
-    except (*RECORD_ERRORS, RecursionError) as error:
+    except RECORD_ERRORS as error:
         yield Problem(source.name, line, f"The trajectory is not imported: {error_text(error)}.")
         return
     yield from problems

@@ -26,9 +26,8 @@ from kern_nb.ingest.importer import (
 )
 from kern_nb.ingest.importers.chatgpt_export.messages import Record, is_hidden, is_message, parse_line, time_of
 from kern_nb.ingest.parsing import tree
-from kern_nb.ingest.parsing.message_trees import build_steps, record_key
 from kern_nb.ingest.parsing.times import to_unix_seconds
-from kern_nb.ingest.parsing.tree import Entry
+from kern_nb.ingest.parsing.tree import Entry, build_steps, record_key
 from kern_nb.ingest.parsing.values import keep_scalars, to_id, to_object, to_text, without
 from kern_nb.ingest.report import Problem
 from kern_nb.ingest.run_splitter import split_runs

@@ -22,7 +22,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from hashlib import sha256
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from kern_nb.db import codec
@@ -168,7 +168,7 @@ def _read(source: Source) -> Iterator[Draft | Problem]:
             continue
         try:
             thread.add(record.kind, record.payload, to_time(record.time), record.ordinal)
-        except (*RECORD_ERRORS, RecursionError) as error:
+        except RECORD_ERRORS as error:
             yield Problem(source.name, record.line, f"The record is not imported: {error_text(error)}.")
     thread.finish()
     path = thread.path
@@ -187,13 +187,13 @@ def _read(source: Source) -> Iterator[Draft | Problem]:
     for turns in lines:
         try:
             yield _draft(source, thread, turns)
-        except (*RECORD_ERRORS, RecursionError) as error:
+        except RECORD_ERRORS as error:
             yield Problem(source.name, line, f"The session is not imported: {error_text(error)}.")
 
 
 def _draft(source: Source, thread: Thread, path: list[Turn]) -> Draft:
     meta = thread.meta
-    stem = source.name.removesuffix(PurePath(source.name).suffix)
+    stem = source.session_name
     match = _FILE_ID.search(stem)
     session_id = thread.thread_id or (match[1] if match else stem)
     groups = list(group_by_run(path))

@@ -1,4 +1,4 @@
-"""Events of the GitHub Copilot CLI, collected to threads: the main one, nested agents, rewound lines. No importer."""
+"""Events of the GitHub Copilot CLI, collected to threads: the main one, nested agents, rewound lines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The database of Cursor's editor: ``state.vscdb`` with the table ``cursorDiskKV``. No importer.
+"""The database of Cursor's editor: ``state.vscdb`` with the table ``cursorDiskKV``.
 
 ``composerData:<id>`` is a conversation: its name, its times and the order of its bubbles; early versions have the
 bubbles in it. ``bubbleId:<conversation>:<bubble>`` is a message of a person (type 1) or the model (2), with at most one
@@ -14,8 +14,8 @@ from datetime import datetime
 from typing import Any
 
 from kern_nb.ingest.importer import READ_ERRORS, Draft, MalformedRecord, error_text, hash_record
-from kern_nb.ingest.parsing.message_trees import record_key
 from kern_nb.ingest.parsing.times import to_time, to_time_from_ms, to_unix_seconds
+from kern_nb.ingest.parsing.tree import record_key
 from kern_nb.ingest.parsing.values import keep_scalars, to_args, to_count, to_id, to_list, to_object, to_text, without
 from kern_nb.ingest.report import Problem
 from kern_nb.ingest.run_splitter import SourceMessage, split_runs

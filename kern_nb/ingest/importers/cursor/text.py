@@ -1,4 +1,4 @@
-"""Transcripts of Cursor's agent as text: ``user:`` and ``assistant:`` on lines of their own. No importer.
+"""Transcripts of Cursor's agent as text: ``user:`` and ``assistant:`` on lines of their own.
 
 In an answer, ``[Thinking]`` begins a thought, ``[Tool call] <name>`` a call with its arguments, and ``[Tool result]``
 the result of the latest call without one. Each extends over the indented lines after it.

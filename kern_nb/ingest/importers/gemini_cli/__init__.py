@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import PurePath
 from typing import Any
 
 from kern_nb.ingest.importer import (
@@ -212,7 +211,7 @@ def _read(source: Source) -> Iterator[Draft | Problem]:
             if not isinstance(item.value, dict):
                 raise MalformedRecord(f"it must be an object, got {json_type(item.value)}")
             log.add(item.value)
-        except (*RECORD_ERRORS, RecursionError) as error:
+        except RECORD_ERRORS as error:
             yield Problem(source.name, item.line, f"The record is not imported: {error_text(error)}.")
         yield from (Problem(source.name, item.line, reason) for reason in log.problems)
         log.problems.clear()
@@ -220,7 +219,7 @@ def _read(source: Source) -> Iterator[Draft | Problem]:
     for message_id, record in log.messages.items():
         try:
             _to_source_messages(record, "", set())
-        except (*RECORD_ERRORS, RecursionError) as error:
+        except RECORD_ERRORS as error:
             unreadable.add(message_id)
             reason = f"Message {message_id[:80]!r} is not imported: {error_text(error)}."
             yield Problem(source.name, first_line, reason)
@@ -228,14 +227,14 @@ def _read(source: Source) -> Iterator[Draft | Problem]:
         records = [log.messages[message_id] for message_id in line if message_id not in unreadable]
         try:
             yield _draft(source, log, records)
-        except (*RECORD_ERRORS, RecursionError) as error:
+        except RECORD_ERRORS as error:
             yield Problem(source.name, first_line, f"The session is not imported: {error_text(error)}.")
 
 
 def _draft(source: Source, log: _Log, records: list[dict[str, Any]]) -> Draft:
     fields = log.fields
     recorded_id = to_id(fields.get("sessionId"))
-    session_id = recorded_id or source.name.removesuffix(PurePath(source.name).suffix)
+    session_id = recorded_id or source.session_name
     answered = {
         to_id(call.get("id"))
         for record in records

@@ -163,7 +163,7 @@ def _read_sample(origin: _Origin, evaluation: _Evaluation, sample: Any) -> Itera
     problems: list[Problem] = []
     try:
         drafts = _drafts(origin, evaluation, sample, problems)
-    except (*RECORD_ERRORS, RecursionError) as error:
+    except RECORD_ERRORS as error:
         yield origin.problem(f"is not imported: {error_text(error)}")
         return
     yield from problems

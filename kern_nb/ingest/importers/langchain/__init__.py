@@ -10,7 +10,6 @@ Runs: one per line, or a list; see `langsmith`.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import PurePath
 from typing import Any
 
 from kern_nb.ingest.importer import RECORD_ERRORS, Draft, Importer, MalformedRecord, error_text, hash_record
@@ -131,7 +130,7 @@ def _drafts(source: Source, line: int, position: int, record: dict[str, Any]) ->
     fields = {key: value for key, value in record.items() if key not in own}
     config = to_object(to_object(fields.get("config")).get("configurable")) | to_object(fields.get("metadata"))
     ids = [to_id(fields.get(key)) or to_id(config.get(key)) for key in _IDS]
-    stem = str(PurePath(source.name).with_suffix(""))
+    stem = source.session_name
     session_id = next((i for i in ids if i), stem if position == 1 else f"{stem}-{position}")
     messages: list[SourceMessage] = []
     for index, value in enumerate(record["messages"]):

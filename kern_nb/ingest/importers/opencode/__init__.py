@@ -273,7 +273,7 @@ def _to_info(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _drafts(source: Source, stored: _Stored, line: int | None) -> Iterator[Draft | Problem]:
-    session_id = to_id(stored.info.get("id")) or source.name.removesuffix(PurePath(source.name).suffix)
+    session_id = to_id(stored.info.get("id")) or source.session_name
     for reason in stored.problems:
         yield Problem(source.name, line, f"Session {session_id!r}: {reason}.")
     messages = sorted(stored.messages, key=lambda message: (message.created, message.message_id))
@@ -282,14 +282,14 @@ def _drafts(source: Source, stored: _Stored, line: int | None) -> Iterator[Draft
         try:
             to_source_messages(message)  # so that a malformed one does not reject the others
             readable.append(message)
-        except (*RECORD_ERRORS, RecursionError) as error:
+        except RECORD_ERRORS as error:
             reason = f"Message {message.message_id!r} is not imported: {error_text(error)}."
             yield Problem(source.name, message.line or line, reason)
     remaining = _before_revert(readable, to_object(stored.info.get("revert")))
     for path in [readable] if remaining is None else [remaining, readable]:
         try:
             yield _draft(source, session_id, stored, path, line)
-        except (*RECORD_ERRORS, RecursionError) as error:
+        except RECORD_ERRORS as error:
             yield Problem(source.name, line, f"Session {session_id!r} is not imported: {error_text(error)}.")
 
 

@@ -33,9 +33,8 @@ from kern_nb.ingest.importers.openhands import v0, v1
 from kern_nb.ingest.importers.openhands.thread import Record, Thread
 from kern_nb.ingest.importers.openhands.usage import Spent, assign_usage, model_of
 from kern_nb.ingest.parsing import tree
-from kern_nb.ingest.parsing.message_trees import build_steps, record_key
 from kern_nb.ingest.parsing.times import to_time, to_unix_seconds
-from kern_nb.ingest.parsing.tree import Entry
+from kern_nb.ingest.parsing.tree import Entry, build_steps, record_key
 from kern_nb.ingest.parsing.values import keep_scalars, to_id, to_list, to_object, to_text
 from kern_nb.ingest.report import Problem
 from kern_nb.ingest.source import Source, Value

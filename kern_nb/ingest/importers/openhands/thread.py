@@ -1,4 +1,4 @@
-"""The messages of an OpenHands conversation, collected from its events. No importer.
+"""The messages of an OpenHands conversation, collected from its events.
 
 Several events may come from one response of the model: they are one message, with their calls.
 """

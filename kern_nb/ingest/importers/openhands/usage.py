@@ -1,4 +1,4 @@
-"""Which response of the model spent what, from the statistics of an OpenHands conversation. No importer.
+"""Which response of the model spent what, from the statistics of an OpenHands conversation.
 
 The statistics list the usage of each response by its id, or state only what was spent so far: then a response spent
 what was added before it. Both have one entry for each purpose, such as the agent and the condenser.

@@ -1,4 +1,4 @@
-"""Events of OpenHands 0.x: each is an action or an observation, which states the action that caused it. No importer."""
+"""Events of OpenHands 0.x: each is an action or an observation, which states the action that caused it."""
 
 from __future__ import annotations
 

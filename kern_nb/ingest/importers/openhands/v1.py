@@ -1,4 +1,4 @@
-"""Events of the OpenHands SDK (version 1): their ``kind`` is the name of their class. No importer."""
+"""Events of the OpenHands SDK (version 1): their ``kind`` is the name of their class."""
 
 from __future__ import annotations
 

@@ -29,7 +29,6 @@ from kern_nb.ingest.importers.otel.trace import Trace
 from kern_nb.ingest.report import Problem
 from kern_nb.ingest.source import Source
 
-_ERRORS = (*RECORD_ERRORS, RecursionError)
 _OTHER_SIGNALS = ("resourceLogs", "resourceMetrics")
 _SUFFIXES = (".json", ".jsonl")
 _OPENING_BYTES = 200
@@ -134,14 +133,14 @@ def _read_sessions(source: Source, traces: list[Trace]) -> Iterator[Draft | Prob
         for trace, top, spans in conversation.groups:
             try:
                 units += read_units(trace, top, spans, conversation.thread)
-            except _ERRORS as error:
+            except RECORD_ERRORS as error:
                 name = top.name if top else "calls of a model"
                 yield Problem(source.name, spans[0].line, f"The spans of {name!r} are not imported: {_reason(error)}.")
         try:
             spans = [span for trace in conversation.traces.values() for span in trace.spans]
             own = [unit for unit in units if unit.parent is None]
             yield build_draft(source, conversation.session_id, own, spans, conversation.line)
-        except _ERRORS as error:
+        except RECORD_ERRORS as error:
             text = f"Session {conversation.session_id!r} is not imported: {_reason(error)}."
             yield Problem(source.name, conversation.line, text)
             continue
@@ -175,7 +174,7 @@ def _member_drafts(
             call_id = None
         try:
             draft = build_draft(source, session_id, [unit], (), unit.span.line)
-        except _ERRORS as error:
+        except RECORD_ERRORS as error:
             text = f"The nested agent {unit.span.name!r} is not imported: {_reason(error)}."
             yield Problem(source.name, unit.span.line, text)
             continue

@@ -15,13 +15,12 @@ last entry first. Oh My Pi and Prime write the same layout.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import PurePath
 from typing import Any
 
 from kern_nb.ingest.importer import RECORD_ERRORS, Draft, Fork, Importer, Location, error_text, hash_record
 from kern_nb.ingest.importers.pi.messages import SUMMARIES, Record, is_message, parse_entry, time_of, to_time
 from kern_nb.ingest.parsing import tree
-from kern_nb.ingest.parsing.tree import Entry, Step
+from kern_nb.ingest.parsing.tree import Entry
 from kern_nb.ingest.report import Problem
 from kern_nb.ingest.run_splitter import SourceMessage, split_runs
 from kern_nb.ingest.source import Source
@@ -131,18 +130,8 @@ def _drafts(source: Source, header: Record, entries: list[Entry]) -> Iterator[Dr
     for entry in links.orphans:
         text = f"The entry's parent {entry.parent!r} is not in the file: it begins a line of the conversation."
         yield Problem(source.name, entry.line, text)
-    root = Step(-1, -1, None)
-    steps: dict[int, Step] = {}
-    for position in links.order:
-        parent = links.parents[position]
-        above = root if parent is None else steps[parent]
-        if entries[position].is_message:
-            is_significant = entries[position].record.get("type") == "message"
-            step = Step(position, position, above, is_significant=is_significant)
-            above.children.append(step)
-            above = step
-        above.end = max(above.end, position)
-        steps[position] = above
+    steps = tree.build_steps(entries, links, lambda entry: entry.record.get("type") == "message")
+    root = steps[-1]
     current = steps.get(len(entries) - 1, root)
     if current is not root and entries[current.position].record["type"] in SUMMARIES:
         current.is_significant = True  # the person has returned to an earlier entry, and is there
@@ -211,7 +200,7 @@ def _session(source: Source, header: Record, entries: list[Entry]) -> Session:
 
 
 def _name_of(source: Source) -> str:
-    return PurePath(source.name).with_suffix("").as_posix()
+    return source.session_name
 
 
 def _set_outcome(run: Run) -> None:

@@ -13,7 +13,6 @@ where a provider states none: a response without any token has no usage.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
 from kern_nb.ingest.importer import (
@@ -61,14 +60,14 @@ class PydanticAI(Importer):
             for message in item.value if isinstance(item.value, list) else [item.value]:
                 try:
                     records.append(_parse(message, item.line))
-                except (*RECORD_ERRORS, RecursionError) as error:
+                except RECORD_ERRORS as error:
                     yield Problem(source.name, item.line, f"A message is not imported: {error_text(error)}.")
             count += isinstance(item.value, list)
             _add(conversations, records, _default_id(source, count, item.line))
         for session_id, records in conversations.items():
             try:
                 yield _draft(source, session_id, records)
-            except (*RECORD_ERRORS, RecursionError) as error:
+            except RECORD_ERRORS as error:
                 text = f"Session {session_id!r} is not imported: {error_text(error)}."
                 yield Problem(source.name, records[0].line, text)
 
@@ -106,7 +105,7 @@ def _parse(value: Any, line: int) -> _Record:
 
 def _default_id(source: Source, count: int, line: int) -> str:
     """The id of a conversation that states none: the path, and the line of each further list."""
-    stem = PurePosixPath(source.name).with_suffix("").as_posix()
+    stem = source.session_name
     return stem if count <= 1 else f"{stem}-{line}"
 
 

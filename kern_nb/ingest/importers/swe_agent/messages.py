@@ -1,4 +1,4 @@
-"""Messages of SWE-agent and mini-swe-agent: those of the APIs of models, with what the agent adds. No importer."""
+"""Messages of SWE-agent and mini-swe-agent: those of the APIs of models, with what the agent adds."""
 
 from __future__ import annotations
 

@@ -21,8 +21,8 @@ from urllib.parse import unquote, urlsplit
 from kern_nb.ingest.importer import READ_ERRORS, Draft, Importer, Location, MalformedRecord, error_text, hash_record
 from kern_nb.ingest.importers.vscode_copilot.log import SNAPSHOT, apply_operation
 from kern_nb.ingest.importers.vscode_copilot.messages import Record, is_request, parse_request
-from kern_nb.ingest.parsing.message_trees import record_key
 from kern_nb.ingest.parsing.times import to_time_from_ms, to_unix_seconds
+from kern_nb.ingest.parsing.tree import record_key
 from kern_nb.ingest.parsing.values import (
     keep_scalars,
     to_duration,

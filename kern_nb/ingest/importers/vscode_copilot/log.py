@@ -1,4 +1,4 @@
-"""The log of operations in which Visual Studio Code writes the document of a chat session. No importer.
+"""The log of operations in which Visual Studio Code writes the document of a chat session.
 
 Each line has a kind: 0 is a snapshot ``v``; 1 sets the value at the path ``k``; 2 appends the items ``v`` to the list
 there, and with an index ``i`` they replace what is from there on; 3 deletes the value.

@@ -1,4 +1,4 @@
-"""Requests of Visual Studio Code's chat as messages: the prompt, the answer with its calls, results. No importer."""
+"""Requests of Visual Studio Code's chat as messages: the prompt, the answer with its calls, results."""
 
 from __future__ import annotations
 
