@@ -135,7 +135,7 @@ def _parse(record: Record, key: str) -> list[SourceMessage]:
     parts += [{**attachment, "type": "document"} for attachment in _objects(record, "attachments")]
     parts += [{**file, "type": "file"} for file in _objects(record, "files")]
     role = _ROLES[record["sender"]]
-    extra = {k: v for k, v in record.items() if k not in _MAPPED_MESSAGE and v is not None}
+    extra = without(record, _MAPPED_MESSAGE)
     message = Message(
         role=role,
         content=simplify(parts) or None,

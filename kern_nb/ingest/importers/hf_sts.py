@@ -19,7 +19,7 @@ from kern_nb.ingest.importer import (
     require_field,
 )
 from kern_nb.ingest.parsing.times import to_time_from_ms
-from kern_nb.ingest.parsing.values import to_args, to_id
+from kern_nb.ingest.parsing.values import to_args, to_id, without
 from kern_nb.ingest.report import Problem
 from kern_nb.ingest.run_splitter import SourceMessage, split_runs
 from kern_nb.ingest.source import Source
@@ -121,7 +121,7 @@ def _parse_message(record: Record) -> SourceMessage:
     role = require_field(record, "role", str, "the message")
     content = record.get("content")
     thinking = record.get("reasoningContent")
-    extra = {key: value for key, value in record.items() if key not in _MAPPED and value is not None}
+    extra = without(record, _MAPPED)
     if isinstance(thinking, str) and thinking:
         text = [{"type": "text", "text": content}] if isinstance(content, str) and content else []
         content = [{"type": "thinking", "thinking": thinking}, *(content if isinstance(content, list) else text)]

@@ -23,7 +23,16 @@ from kern_nb.ingest.importer import (
     hash_record,
     require_field,
 )
-from kern_nb.ingest.parsing.values import checked_id, finite_scores, split_scalars, to_args, to_list, to_object
+from kern_nb.ingest.parsing.values import (
+    checked_id,
+    drop_null,
+    finite_scores,
+    split_scalars,
+    to_args,
+    to_list,
+    to_object,
+    without,
+)
 from kern_nb.ingest.report import Problem
 from kern_nb.ingest.run_splitter import SourceMessage, split_runs
 from kern_nb.ingest.source import Source
@@ -94,7 +103,7 @@ def _draft(source: Source, record: Any, line: Callable[[], int], counts: dict[st
         key: value for key, value in record.items() if key not in ("traj", "info", "task_id") and value is not None
     }
     scalars, nested = split_scalars(fields)
-    facts, details = split_scalars({key: value for key, value in info.items() if value is not None})
+    facts, details = split_scalars(drop_null(info))
     if "traceback" in facts:
         details["traceback"] = facts.pop("traceback")
     return Draft(
@@ -131,7 +140,7 @@ def _parse_message(record: Any, index: int) -> SourceMessage:
     if not isinstance(record, dict) or not isinstance(record.get("role"), str):
         raise MalformedRecord(f"message {index} must be an object with a role")
     role, content = record["role"], record.get("content")
-    extra = {key: value for key, value in record.items() if key not in _MAPPED_FIELDS and value is not None}
+    extra = without(record, _MAPPED_FIELDS)
     if role == "tool" and isinstance(content, str) and content.startswith("Error"):
         extra["error_inferred"] = True
     calls = to_list(record.get("tool_calls"))
@@ -155,5 +164,5 @@ def _parse_message(record: Any, index: int) -> SourceMessage:
 def _parse_call(call: dict[str, Any]) -> ToolCall:
     body = require_field(call, "function", dict, "the tool call")
     args, notes = to_args(body.get("arguments"))
-    extra = {key: value for key, value in call.items() if key not in ("id", "function", "type") and value is not None}
+    extra = without(call, ("id", "function", "type"))
     return ToolCall(tool_call_id=checked_id(call.get("id")), tool_name=body.get("name"), args=args, extra=extra | notes)

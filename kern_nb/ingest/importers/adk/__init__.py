@@ -18,7 +18,7 @@ from kern_nb.ingest.importer import RECORD_ERRORS, Draft, Importer, MalformedRec
 from kern_nb.ingest.importers.adk.events import Event, get, parse_event
 from kern_nb.ingest.parsing.sqlite_rows import rows
 from kern_nb.ingest.parsing.times import parse_time, to_unix_seconds
-from kern_nb.ingest.parsing.values import load_json, to_id, to_list, to_object, to_text
+from kern_nb.ingest.parsing.values import drop_null, load_json, to_id, to_list, to_object, to_text
 from kern_nb.ingest.report import Problem
 from kern_nb.ingest.run_splitter import split_runs
 from kern_nb.ingest.source import Source
@@ -150,7 +150,7 @@ def _event_of(row: dict[str, Any]) -> Any:
     event |= {key: load_json(row.get(key)) for key in _JSON_COLUMNS}
     event["long_running_tool_ids"] = load_json(event.pop("long_running_tool_ids_json", None))
     event["interrupted"] = bool(row.get("interrupted"))
-    return {key: value for key, value in event.items() if value is not None}
+    return drop_null(event)
 
 
 def _read_session(source: Source, line: int | None, record: _Record) -> Iterator[Draft | Problem]:

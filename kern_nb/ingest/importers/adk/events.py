@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from kern_nb.ingest.importer import MalformedRecord
 from kern_nb.ingest.parsing.parts import simplify
 from kern_nb.ingest.parsing.times import parse_time
-from kern_nb.ingest.parsing.values import first_count, sum_known, to_id, to_list, to_object, to_text
+from kern_nb.ingest.parsing.values import drop_null, first_count, sum_known, to_id, to_list, to_object, to_text
 from kern_nb.ingest.run_splitter import SourceMessage
 from kern_nb.records import Message, ToolCall, Usage
 
@@ -153,7 +153,7 @@ def _media(data: dict[str, Any]) -> dict[str, Any]:
     kind = media_type.split("/", maxsplit=1)[0]
     part = {"type": kind if kind in _MEDIA else "file", "mime_type": media_type or None}
     part |= {"data": get(data, "data"), "url": get(data, "file_uri"), "name": get(data, "display_name")}
-    return {key: value for key, value in part.items() if value is not None}
+    return drop_null(part)
 
 
 def _texts(content: Any) -> Iterable[str]:

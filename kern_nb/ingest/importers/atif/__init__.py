@@ -31,7 +31,7 @@ from kern_nb.ingest.importers.atif import own as atif_own
 from kern_nb.ingest.importers.atif.steps import parse_metrics, parse_step
 from kern_nb.ingest.importers.atif.trial import Trial, read_trial, trial_files
 from kern_nb.ingest.parsing.times import to_time, to_unix_seconds
-from kern_nb.ingest.parsing.values import split_scalars, to_list, to_object
+from kern_nb.ingest.parsing.values import split_scalars, to_list, to_object, without
 from kern_nb.ingest.report import Problem
 from kern_nb.ingest.run_splitter import SourceMessage, build_runs, split_runs
 from kern_nb.ingest.source import Source
@@ -212,7 +212,7 @@ def _draft(
     else:
         runs, hashes, keys = split_runs(session_id, parsed, model)
         _set_run_fields(runs, hashes, document, trial)
-    fields = {key: value for key, value in document.items() if key not in _MAPPED_FIELDS and value is not None}
+    fields = without(document, _MAPPED_FIELDS)
     scalars, nested = split_scalars(fields)
     times = [time for step in steps if (time := to_time(to_object(step).get("timestamp")))]
     facts = {"version": agent.get("version"), "model": model, "session_id": document.get("session_id")}

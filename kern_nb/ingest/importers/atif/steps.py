@@ -7,7 +7,7 @@ from typing import Any
 from kern_nb.ingest.importer import MalformedRecord, require_field
 from kern_nb.ingest.importers.atif import own as atif_own
 from kern_nb.ingest.parsing.times import to_time
-from kern_nb.ingest.parsing.values import checked_id, to_args, to_count, to_list, to_number, to_object
+from kern_nb.ingest.parsing.values import checked_id, to_args, to_count, to_list, to_number, to_object, without
 from kern_nb.ingest.run_splitter import SourceMessage
 from kern_nb.records import Message, ToolCall, Usage
 
@@ -28,10 +28,10 @@ def parse_step(
     role = _ROLES.get(source)
     if role is None:
         raise MalformedRecord(f"'source' of the step must be system, user or agent, got {source!r}")
-    extra = {key: value for key, value in step.items() if key not in _MAPPED_FIELDS and value is not None}
+    extra = without(step, _MAPPED_FIELDS)
     metrics = to_object(step.get("metrics"))
     if metrics:
-        extra["usage"] = {key: value for key, value in metrics.items() if key not in _ROLLOUT and value is not None}
+        extra["usage"] = without(metrics, _ROLLOUT)
         extra |= {key: metrics[key] for key in _ROLLOUT if metrics.get(key) is not None}
     own = atif_own.own_of(step) if is_own else {}
     records = to_list(step.get("tool_calls")) + to_list(own.get("tool_calls"))
@@ -105,7 +105,7 @@ def _parse_call(call: Any, *, is_own: bool = False) -> ToolCall:
     require_field(call, "function_name", str, "the tool call")
     args, notes = to_args(call.get("arguments"))
     mapped = ("tool_call_id", "function_name", "arguments")
-    extra = {key: value for key, value in call.items() if key not in mapped and value is not None}
+    extra = without(call, mapped)
     parsed = ToolCall(
         tool_call_id=checked_id(call.get("tool_call_id")),
         tool_name=call["function_name"],

@@ -8,7 +8,7 @@ from typing import Any
 
 from kern_nb.ingest.importer import json_type
 from kern_nb.ingest.parsing.times import to_time, to_time_from_ms
-from kern_nb.ingest.parsing.values import to_args, to_id, to_list, to_object, to_text
+from kern_nb.ingest.parsing.values import to_args, to_id, to_list, to_object, to_text, without
 from kern_nb.ingest.run_splitter import SourceMessage
 from kern_nb.records import Message, ToolCall
 
@@ -78,7 +78,7 @@ def _parse(record: Record) -> Message:
     extra |= {"author": author} if author.get("metadata") or role != author["role"] else {}
     extra |= {"content_type": kind} if kind not in (None, "text") else {}
     extra |= {"hidden": True} if is_hidden(record) else {}
-    details = {key: value for key, value in content.items() if key not in _MAPPED_CONTENT and value is not None}
+    details = without(content, _MAPPED_CONTENT)
     parts, others = _to_parts(content, kind)
     details |= {"parts": others} if others else {}
     message = Message(

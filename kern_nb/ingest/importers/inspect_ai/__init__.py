@@ -29,7 +29,15 @@ from kern_nb.ingest.importers.inspect_ai.events import ModelCall, SampleEvents, 
 from kern_nb.ingest.importers.inspect_ai.messages import Answers, parse_message
 from kern_nb.ingest.parsing import zip_members
 from kern_nb.ingest.parsing.times import to_time, to_unix_seconds
-from kern_nb.ingest.parsing.values import finite_scores, split_scalars, to_list, to_number, to_object
+from kern_nb.ingest.parsing.values import (
+    drop_null,
+    finite_scores,
+    split_scalars,
+    to_list,
+    to_number,
+    to_object,
+    without,
+)
 from kern_nb.ingest.report import Problem
 from kern_nb.ingest.run_splitter import SourceMessage, split_runs
 from kern_nb.ingest.source import Source
@@ -110,7 +118,7 @@ class _Evaluation(NamedTuple):
         fields |= {"revision": to_object(fields.get("revision")).get("commit")}
         fields |= {"inspect_ai": to_object(self.eval.get("packages")).get("inspect_ai")}
         custom, _ = split_scalars(to_object(self.eval.get("metadata")))
-        return custom | {key: value for key, value in fields.items() if value is not None}
+        return custom | drop_null(fields)
 
 
 def _is_log(value: Any) -> bool:
@@ -223,7 +231,7 @@ def _session_draft(
     runs, hashes, keys = split_runs(session_id, parsed, model)
     start, end = to_time(sample.get("started_at")), to_time(sample.get("completed_at"))
     _set_run_fields(runs, hashes, sample, model)
-    fields = {key: value for key, value in sample.items() if key not in _MAPPED_FIELDS and value is not None}
+    fields = without(sample, _MAPPED_FIELDS)
     scalars, nested = split_scalars(fields)
     identity = {"task_id": sample.get("id"), "trial": sample.get("epoch")}
     identity = {key: str(v) if key == "task_id" else v for key, v in identity.items() if v is not None}
@@ -238,7 +246,7 @@ def _session_draft(
         session=Session(
             session_id=session_id,
             agent_id=NAME,
-            agent_data={NAME: nested | {key: value for key, value in details.items() if value is not None}},
+            agent_data={NAME: nested | drop_null(details)},
             metadata=custom | scalars | evaluation.metadata() | identity,
             created_at=to_unix_seconds(start),
             updated_at=to_unix_seconds(end),

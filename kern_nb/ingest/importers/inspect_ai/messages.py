@@ -10,7 +10,7 @@ from typing import Any
 from kern_nb.ingest.importer import RECORD_ERRORS, MalformedRecord, error_text
 from kern_nb.ingest.importers.inspect_ai.events import ModelCall, SampleEvents, message_key
 from kern_nb.ingest.parsing.times import to_time
-from kern_nb.ingest.parsing.values import checked_id, to_args, to_count, to_list, to_number, to_object
+from kern_nb.ingest.parsing.values import checked_id, to_args, to_count, to_list, to_number, to_object, without
 from kern_nb.ingest.run_splitter import SourceMessage
 from kern_nb.records import PART_TYPES, Message, ToolCall, Usage
 
@@ -45,7 +45,7 @@ def parse_message(
     role = record.get("role")
     if not isinstance(role, str):
         raise MalformedRecord("a message must have a role")
-    extra = {key: value for key, value in record.items() if key not in _MAPPED_FIELDS and value is not None}
+    extra = without(record, _MAPPED_FIELDS)
     event = call.event if call else {}
     result_of = _take_tool(transcript, record.get("tool_call_id")) if role == "tool" else {}
     stated = [event.get("completed"), event.get("timestamp"), result_of.get("completed")]
@@ -110,7 +110,7 @@ def _take_tool(transcript: SampleEvents, call_id: Any) -> dict[str, Any]:
 
 
 def _parse_call(record: dict[str, Any], transcript: SampleEvents) -> ToolCall:
-    extra = {key: value for key, value in record.items() if key not in _MAPPED_CALL_FIELDS and value is not None}
+    extra = without(record, _MAPPED_CALL_FIELDS)
     args, notes = to_args(record.get("arguments"))
     if record.get("parse_error"):
         notes = {"args_invalid": True, "parse_error": record["parse_error"]}

@@ -25,7 +25,7 @@ from kern_nb.ingest.importers.langchain.langsmith import (
 )
 from kern_nb.ingest.importers.langchain.messages import REMOVE, fields_of, parse_message, provider_of
 from kern_nb.ingest.parsing.times import to_unix_seconds
-from kern_nb.ingest.parsing.values import keep_scalars, to_id, to_list, to_object, to_text
+from kern_nb.ingest.parsing.values import drop_null, keep_scalars, to_id, to_list, to_object, to_text
 from kern_nb.ingest.report import Problem
 from kern_nb.ingest.run_splitter import SourceMessage, build_runs, split_runs
 from kern_nb.ingest.source import Source, Value
@@ -202,7 +202,7 @@ def _runs_draft(source: Source, session_id: str, traces: list[Trace], groups: li
         metadata |= keep_scalars(metadata_of(trace.root))
         metadata |= {"project": to_text(trace.root.get("session_name")) or to_id(trace.root.get("session_id"))}
         scores |= scores_of(trace)
-    metadata = {key: value for key, value in metadata.items() if value is not None}
+    metadata = drop_null(metadata)
     starts = [run.created_at for run in runs if run.created_at]
     ends = [run.finished_at for run in runs if run.finished_at]
     session = Session(

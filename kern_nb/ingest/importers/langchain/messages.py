@@ -12,7 +12,7 @@ from typing import Any
 
 from kern_nb.ingest.importer import MalformedRecord, json_type
 from kern_nb.ingest.parsing.usage import parse_usage
-from kern_nb.ingest.parsing.values import to_args, to_cost, to_id, to_list, to_object
+from kern_nb.ingest.parsing.values import drop_null, to_args, to_cost, to_id, to_list, to_object
 from kern_nb.records import PART_TYPES, RESULT_ROLES, Message, ToolCall, Usage
 
 ROLES = {
@@ -112,7 +112,7 @@ def _parse_call(call: Any) -> ToolCall:
     if not isinstance(call, dict):
         raise MalformedRecord(f"a tool call must be an object, got {json_type(call)}")
     extra = {key: value for key, value in call.items() if key not in ("id", "name", "args", "type", "function")}
-    extra = {key: value for key, value in extra.items() if value is not None}
+    extra = drop_null(extra)
     body = to_object(call.get("function"))
     name, args = call.get("name", body.get("name")), call.get("args", body.get("arguments"))
     args, notes = to_args(args)

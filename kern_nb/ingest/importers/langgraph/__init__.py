@@ -19,7 +19,7 @@ from kern_nb.ingest.importer import RECORD_ERRORS, Draft, Importer, Location, Me
 from kern_nb.ingest.importers.langchain.messages import REMOVE, parse_message, provider_of
 from kern_nb.ingest.importers.langgraph.states import ERROR, INTERRUPT, RESUME, Namespace, Node, Token, Values
 from kern_nb.ingest.parsing.times import parse_time, to_unix_seconds
-from kern_nb.ingest.parsing.values import keep_scalars, to_id
+from kern_nb.ingest.parsing.values import drop_null, keep_scalars, to_id
 from kern_nb.ingest.report import Problem
 from kern_nb.ingest.run_splitter import SourceMessage, split_runs
 from kern_nb.ingest.source import Source
@@ -213,7 +213,7 @@ class _Builder:
             agent_id=NAME,
             user_id=user_id,
             session_data={"session_state": state} if state else None,
-            metadata={key: value for key, value in metadata.items() if value is not None},
+            metadata=drop_null(metadata),
             created_at=to_unix_seconds(min(times, default=None)),
             updated_at=to_unix_seconds(max(times, default=None)),
         )

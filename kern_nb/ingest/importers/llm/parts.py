@@ -13,7 +13,7 @@ from typing import Any
 from kern_nb.ingest.importer import MalformedRecord
 from kern_nb.ingest.parsing.sqlite_rows import rows
 from kern_nb.ingest.parsing.times import parse_time
-from kern_nb.ingest.parsing.values import first_count, load_json, to_duration, to_list, to_object, to_text
+from kern_nb.ingest.parsing.values import drop_null, first_count, load_json, to_duration, to_list, to_object, to_text
 from kern_nb.records import Message, Run, Usage
 
 _MAX_INLINE_BYTES = 2_000_000
@@ -123,7 +123,7 @@ class Contents:
         if isinstance(content, bytes):
             is_short = len(content) <= _MAX_INLINE_BYTES
             part |= {"data": base64.b64encode(content).decode()} if is_short else {"bytes": len(content)}
-        return {key: value for key, value in part.items() if value is not None}
+        return drop_null(part)
 
 
 def _key(value: Any) -> Any:

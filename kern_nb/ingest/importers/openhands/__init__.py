@@ -35,7 +35,7 @@ from kern_nb.ingest.importers.openhands.usage import Spent, assign_usage, model_
 from kern_nb.ingest.parsing import tree
 from kern_nb.ingest.parsing.times import to_time, to_unix_seconds
 from kern_nb.ingest.parsing.tree import Entry, build_steps, record_key
-from kern_nb.ingest.parsing.values import keep_scalars, to_id, to_list, to_object, to_text
+from kern_nb.ingest.parsing.values import drop_null, keep_scalars, to_id, to_list, to_object, to_text
 from kern_nb.ingest.report import Problem
 from kern_nb.ingest.source import Source, Value
 from kern_nb.records import Session
@@ -292,7 +292,7 @@ def _draft(conversation: _Conversation, path: list[int], session_id: str) -> tup
             agent_id="openhands",
             session_data={"session_name": title} if title else None,
             agent_data={NAME: {key: value for key, value in data.items() if value}},
-            metadata={key: value for key, value in metadata.items() if value is not None}
+            metadata=drop_null(metadata)
             | keep_scalars({key: value for key, value in details.items() if key not in _MAPPED_DETAILS}),
             created_at=to_unix_seconds(created),
             updated_at=to_unix_seconds(updated),

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from kern_nb.ingest.parsing.values import to_count, to_id, to_list, to_number, to_object, to_text
+from kern_nb.ingest.parsing.values import drop_null, to_count, to_id, to_list, to_number, to_object, to_text
 from kern_nb.records import Usage
 
 Record = dict[str, Any]
@@ -128,7 +128,7 @@ def _differences(stats: Record, before: dict[str, dict[str, float]]) -> list[Spe
         counts = to_object(metrics.get("accumulated_token_usage"))
         numbers: dict[str, float | None] = {name: to_count(counts.get(name)) for name in _COUNTS}
         numbers["cost"] = to_number(metrics.get("accumulated_cost"))
-        stated = {name: number for name, number in numbers.items() if number is not None}
+        stated = drop_null(numbers)
         old = before.get(purpose, {})
         if any(number < old.get(name, 0) for name, number in stated.items()):
             old = {}  # counted from the start again

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from kern_nb.ingest.importer import hash_record
-from kern_nb.ingest.parsing.values import to_args, to_list, to_object
+from kern_nb.ingest.parsing.values import to_args, to_list, to_object, without
 from kern_nb.records import Message, ToolCall
 
 _REASONING_TYPES = frozenset({"reasoning", "thinking", "redacted_thinking"})
@@ -198,7 +198,7 @@ def _parse_part(part: Any, role: str) -> Iterator[Piece]:
     elif kind in _REASONING_TYPES:
         summary = [str(s["text"]) for s in to_list(part.get("summary")) if isinstance(s, dict) and s.get("text")]
         text = text if text is not None else part.get("thinking", "\n".join(summary) or None)
-        rest = {k: v for k, v in part.items() if k not in ("type", "content", "text", "summary") and v is not None}
+        rest = without(part, ("type", "content", "text", "summary"))
         body = {} if text is None else {"thinking" if kind == "thinking" else "reasoning": text}
         yield Piece("assistant", "reasoning", {"type": kind, **body, **rest}, part, None)
     elif kind in _CALL_TYPES:

@@ -8,7 +8,7 @@ from typing import Any
 
 from kern_nb.ingest.parsing import times
 from kern_nb.ingest.parsing.parts import simplify
-from kern_nb.ingest.parsing.values import sum_known, to_count, to_id, to_number
+from kern_nb.ingest.parsing.values import sum_known, to_count, to_id, to_number, without
 from kern_nb.ingest.run_splitter import SourceMessage, hash_content
 from kern_nb.records import PART_TYPES, Message, ToolCall, Usage
 
@@ -60,7 +60,7 @@ def parse_entry(entry: Record, label: Any = None, *, copied: bool = False) -> So
     message = Message(role=_ROLES.get(role, "system" if "summary" in body else "user"))
     message.created_at = time_of(entry, copied=copied)
     hidden = _MAPPED if entry["type"] == "message" else _ENTRY_FIELDS
-    message.extra = {key: value for key, value in body.items() if key not in hidden and value is not None}
+    message.extra = without(body, hidden)
     if role == "assistant":
         _fill_answer(message, body)
     elif role == "toolResult":

@@ -6,7 +6,7 @@ from typing import Any
 
 from kern_nb.ingest.importer import MalformedRecord
 from kern_nb.ingest.parsing.times import to_time
-from kern_nb.ingest.parsing.values import to_args, to_id, to_text
+from kern_nb.ingest.parsing.values import drop_null, to_args, to_id, to_text
 from kern_nb.ingest.run_splitter import SourceMessage
 from kern_nb.records import Message, ToolCall, Usage
 
@@ -140,7 +140,7 @@ def _set_result(message: Message, part: dict[str, Any], *, is_retry: bool = Fals
         message.is_error = False
     facts: dict[str, Any] = {"outcome": outcome if outcome != _COMPLETED else None, "metadata": part.get("metadata")}
     facts |= {"retry": part.get("retry"), "part_kind": part["part_kind"] if is_retry else None}
-    message.extra = {key: value for key, value in facts.items() if value is not None}
+    message.extra = drop_null(facts)
 
 
 def _parse_call(part: dict[str, Any]) -> ToolCall:

@@ -32,7 +32,15 @@ from kern_nb.ingest.importer import (
     require_field,
 )
 from kern_nb.ingest.importers.tau2.ticks import flatten_ticks
-from kern_nb.ingest.parsing.values import checked_id, finite_scores, split_scalars, to_list, to_object
+from kern_nb.ingest.parsing.values import (
+    checked_id,
+    drop_null,
+    finite_scores,
+    split_scalars,
+    to_list,
+    to_object,
+    without,
+)
 from kern_nb.ingest.report import Problem
 from kern_nb.ingest.run_splitter import SourceMessage, split_runs
 from kern_nb.ingest.source import Document, Source
@@ -197,7 +205,7 @@ def _parse_experiment(source: Source, document: dict[str, Any], *, is_folder: bo
     }
     return _Experiment(
         file=source.name,
-        metadata={key: value for key, value in metadata.items() if value is not None},
+        metadata=drop_null(metadata),
         agent=agent,
         tasks={str(task.get("id")): task for task in to_list(document.get("tasks")) if isinstance(task, dict)},
         info={sha256(serialized_info).hexdigest(): serialized_info},
@@ -207,7 +215,7 @@ def _parse_experiment(source: Source, document: dict[str, Any], *, is_folder: bo
 def _draft(simulation: Any, experiment: _Experiment, line: Callable[[], int]) -> Draft:
     session_id = require_field(simulation, "id", str, "the simulation")
     messages = _messages_of(simulation)
-    fields = {key: value for key, value in simulation.items() if key not in _CONVERSATION and value is not None}
+    fields = without(simulation, _CONVERSATION)
     scalars, nested = split_scalars(fields)
     task = experiment.tasks.get(str(fields.get("task_id")))
     model, [info] = experiment.metadata.get("model"), experiment.info
@@ -250,7 +258,7 @@ def _parse_message(record: Any, index: int, model: str | None) -> SourceMessage:
     if not isinstance(record, dict) or not isinstance(record.get("role"), str):
         raise MalformedRecord(f"message {index} must be an object with a role")
     role: str = record["role"]
-    extra = {key: value for key, value in record.items() if key not in _MAPPED_FIELDS and value is not None}
+    extra = without(record, _MAPPED_FIELDS)
     time = _parse_time(record.get("timestamp"))
     try:
         message = Message(
@@ -277,7 +285,7 @@ def _parse_call(record: dict[str, Any], timestamp: Any) -> ToolCall:
         args=record.get("arguments"),
         caller=record.get("requestor") or "assistant",
         created_at=timestamp,
-        extra={key: value for key, value in record.items() if key not in mapped and value is not None},
+        extra=without(record, mapped),
     )
 
 
