@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from kern_nb.ingest.parsing import times, values
+from kern_nb.ingest.parsing import parts, times, usage, values
 
 ODD = [None, "", "x", True, False, [], {}, [1], {"a": 1}, math.nan, math.inf, 10**400, -(10**400), b"\xff", "\ud800"]
 READERS = [
@@ -139,3 +139,51 @@ def test_times_in_unix_seconds():
     assert times.to_unix_seconds(NOON) == int(NOON.timestamp())
     assert times.to_unix_seconds(datetime(1969, 12, 31, 23, 59, 59, 500_000, UTC)) == -1
     assert times.to_unix_seconds(None) is None
+
+
+def test_flags_and_texts():
+    """Only true and false are flags; the first text that is not empty counts."""
+    assert [values.to_flag(v) for v in (True, False, 1, 0, "true", None)] == [True, False, None, None, None, None]
+    assert values.first_text([None, "", 3, "a", "b"]) == "a"
+    assert values.first_text([]) is None
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ([{"type": "text", "text": "a"}], "a"),
+        (["a"], "a"),
+        ("a", "a"),
+        (None, None),
+        ([], []),
+        ([{"type": "text", "text": None}], [{"type": "text", "text": None}]),
+        ([{"type": "text", "text": "a", "citations": []}], [{"type": "text", "text": "a", "citations": []}]),
+        ([{"type": "thinking", "text": "a"}], [{"type": "thinking", "text": "a"}]),
+        (["a", "b"], ["a", "b"]),
+    ],
+)
+def test_a_single_text_is_that_text(content, expected):
+    """Nothing that a part has besides its text is lost."""
+    assert parts.simplify(content) == expected
+
+
+@pytest.mark.parametrize(
+    ("counts", "expected"),
+    [
+        ({"prompt_tokens": 10, "prompt_tokens_details": {"cached_tokens": 4}}, (10, 4, None)),
+        ({"input_tokens": 10, "cache_read_input_tokens": 4, "cache_creation_input_tokens": 2}, (16, 4, 2)),
+        ({"input_tokens": 10, "input_token_details": {"cache_read": 4, "cache_creation": 2}}, (10, 4, 2)),
+        ({"input_tokens": 10.0}, (10, None, None)),
+    ],
+    ids=["OpenAI", "Anthropic", "LangChain", "column with gaps"],
+)
+def test_input_tokens_include_cached_ones(counts, expected):
+    """Whether the source's own count does, or names them beside it."""
+    stated = usage.parse_usage(counts)
+    assert (stated.input_tokens, stated.cache_read_tokens, stated.cache_write_tokens) == expected
+
+
+@pytest.mark.parametrize("counts", [None, [], "10", {}, {"input_tokens": "10"}, {"input_tokens": True}])
+def test_no_usage(counts):
+    """What states no count is no usage, not one of 0."""
+    assert usage.parse_usage(counts) is None

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from kern_nb.ingest.importer import MalformedRecord
-from kern_nb.ingest.parsing.values import checked_id, drop_null
+from kern_nb.ingest.parsing.values import checked_id, drop_null, to_flag
 from kern_nb.records import RESULT_ROLES, Message, ToolCall
 
 CALL_TYPES = frozenset({"tool_use", "server_tool_use", "mcp_tool_use"})
@@ -75,12 +75,11 @@ def split_blocks(message: Message) -> Iterator[tuple[Message, bool | None]]:
 def _to_result(block: dict[str, Any], message: Message) -> Message:
     block = drop_null(block)
     mapped = ("type", "tool_use_id", "content", "is_error", "cache_control")
-    is_error = block.get("is_error")
     return Message(
         role="tool",
         content=to_content(block.get("content")),
         tool_call_id=checked_id(block.get("tool_use_id")),
-        is_error=is_error if isinstance(is_error, bool) else None,
+        is_error=to_flag(block.get("is_error")),
         created_at=message.created_at,
         extra={key: value for key, value in block.items() if key not in mapped},
     )

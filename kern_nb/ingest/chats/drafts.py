@@ -9,7 +9,7 @@ from kern_nb.ingest.chats.fields import find_id, find_time, parse_scores
 from kern_nb.ingest.importer import Draft, hash_record
 from kern_nb.ingest.parsing.times import is_local_time, parse_time, to_unix_seconds
 from kern_nb.ingest.parsing.usage import parse_usage
-from kern_nb.ingest.parsing.values import drop_null, to_object
+from kern_nb.ingest.parsing.values import drop_null, first_text, to_object
 from kern_nb.ingest.run_splitter import SourceMessage, split_runs
 from kern_nb.ingest.source import Source
 from kern_nb.records import Run, RunStatus, Session
@@ -66,7 +66,7 @@ def make_draft(source: Source, importer: str, conversation: Conversation) -> Dra
     metadata = {"file": source.name, "line": line, **_flatten(fields)}
     if conversation.has_local_times or (time and is_local_time(fields[time[0]])):
         metadata["time_zone"] = "unknown"
-    title = next((fields[name] for name in _TITLES if isinstance(fields.get(name), str) and fields[name]), None)
+    title = first_text(fields.get(name) for name in _TITLES)
     return Draft(
         file=source.name,
         line=lambda: line,

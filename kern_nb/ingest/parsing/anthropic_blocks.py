@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from kern_nb.ingest.parsing.times import to_time
-from kern_nb.ingest.parsing.values import to_id, to_object, to_text, without
+from kern_nb.ingest.parsing.values import to_flag, to_id, to_object, to_text, without
 from kern_nb.records import PART_TYPES, Message, ToolCall
 
 Record = dict[str, Any]
@@ -77,13 +77,12 @@ def _to_result(block: Record, time: datetime | None) -> Message:
     content = block.get("content")
     if isinstance(content, list) and len(content) == 1 and to_object(content[0]).get("type") == "text":
         content = content[0].get("text")
-    is_error = block.get("is_error")
     return Message(
         role="tool",
         content=content,
         tool_call_id=to_id(block.get("tool_use_id")),
         tool_name=to_text(block.get("name")),
-        is_error=is_error if isinstance(is_error, bool) else None,
+        is_error=to_flag(block.get("is_error")),
         created_at=to_time(block.get("start_timestamp")) or time,
         extra=without(block, _RESULT_FIELDS),
     )

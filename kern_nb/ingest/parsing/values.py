@@ -34,6 +34,16 @@ def to_text(value: Any) -> str | None:
     return value if isinstance(value, str) and value else None
 
 
+def first_text(values: Iterable[Any]) -> str | None:
+    """The first of the values that is a text and not empty."""
+    return next((value for value in values if isinstance(value, str) and value), None)
+
+
+def to_flag(value: Any) -> bool | None:
+    """True or false; None for any other value, 0 and 1 among them."""
+    return value if isinstance(value, bool) else None
+
+
 def is_number(value: Any) -> TypeGuard[float]:
     """Whether a value is a number; true and false are none."""
     return type(value) in (int, float)

@@ -12,7 +12,16 @@ from typing import Any, NamedTuple
 from kern_nb.ingest.importer import MalformedRecord
 from kern_nb.ingest.parsing.parts import simplify
 from kern_nb.ingest.parsing.times import parse_time
-from kern_nb.ingest.parsing.values import drop_null, first_count, sum_known, to_id, to_list, to_object, to_text
+from kern_nb.ingest.parsing.values import (
+    drop_null,
+    first_count,
+    first_text,
+    sum_known,
+    to_id,
+    to_list,
+    to_object,
+    to_text,
+)
 from kern_nb.ingest.run_splitter import SourceMessage
 from kern_nb.records import Message, ToolCall, Usage
 
@@ -164,7 +173,7 @@ def _texts(content: Any) -> Iterable[str]:
 def _transcription(record: dict[str, Any]) -> str | None:
     """What was said in a live session with audio."""
     texts = (get(get(record, name), "text") for name in ("input_transcription", "output_transcription"))
-    return next((text for text in texts if isinstance(text, str) and text), None)
+    return first_text(texts)
 
 
 def _call(call: Any) -> ToolCall:

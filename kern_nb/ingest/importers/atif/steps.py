@@ -7,7 +7,7 @@ from typing import Any
 from kern_nb.ingest.importer import MalformedRecord, require_field
 from kern_nb.ingest.importers.atif import own as atif_own
 from kern_nb.ingest.parsing.times import to_time
-from kern_nb.ingest.parsing.values import checked_id, to_args, to_count, to_list, to_number, to_object, without
+from kern_nb.ingest.parsing.values import checked_id, to_args, to_count, to_flag, to_list, to_number, to_object, without
 from kern_nb.ingest.run_splitter import SourceMessage
 from kern_nb.records import Message, ToolCall, Usage
 
@@ -130,7 +130,7 @@ def _parse_result(result: Any, names: dict[str | None, str | None], *, is_copied
         content=result.get("content"),
         tool_call_id=call_id,
         tool_name=names.get(call_id) if isinstance(call_id, str) else None,
-        is_error=is_error if isinstance(is_error, bool) else None,
+        is_error=to_flag(is_error),
         from_history=True if is_copied else None,
         extra=extra,
     )

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from kern_nb.ingest.importer import MalformedRecord
 from kern_nb.ingest.parsing.parts import simplify
 from kern_nb.ingest.parsing.times import to_time
-from kern_nb.ingest.parsing.values import drop_null, sum_known, to_cost, to_count, to_duration, to_id
+from kern_nb.ingest.parsing.values import drop_null, sum_known, to_cost, to_count, to_duration, to_flag, to_id
 from kern_nb.ingest.run_splitter import SourceMessage
 from kern_nb.records import PART_TYPES, Message, ToolCall, Usage
 
@@ -246,7 +246,7 @@ def parse_user_record(record: Record, *, starts_run: bool) -> Iterator[SourceMes
             role="tool",
             content=simplify(part.get("content")),
             tool_call_id=to_id(part.get("tool_use_id")),
-            is_error=part["is_error"] if isinstance(part.get("is_error"), bool) else None,
+            is_error=to_flag(part.get("is_error")),
             message_id=to_id(record["uuid"]) if index == 0 else None,
             created_at=created_at,
             extra=drop_null(extra | {"toolUseResult": details}) if index == 0 else {},

@@ -10,7 +10,16 @@ from typing import Any
 from kern_nb.ingest.importer import RECORD_ERRORS, MalformedRecord, error_text
 from kern_nb.ingest.importers.inspect_ai.events import ModelCall, SampleEvents, message_key
 from kern_nb.ingest.parsing.times import to_time
-from kern_nb.ingest.parsing.values import checked_id, to_args, to_count, to_list, to_number, to_object, without
+from kern_nb.ingest.parsing.values import (
+    checked_id,
+    first_text,
+    to_args,
+    to_count,
+    to_list,
+    to_number,
+    to_object,
+    without,
+)
 from kern_nb.ingest.run_splitter import SourceMessage
 from kern_nb.records import PART_TYPES, Message, ToolCall, Usage
 
@@ -101,7 +110,7 @@ def _model_of(record: dict[str, Any], event: dict[str, Any], model: Any) -> str 
     if record.get("source") == "input":  # written by the author of the sample
         return None
     names = (record.get("model"), to_object(event.get("output")).get("model"), event.get("model"), model)
-    return next((name for name in names if isinstance(name, str) and name), None)
+    return first_text(names)
 
 
 def _take_tool(transcript: SampleEvents, call_id: Any) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from kern_nb.ingest.importer import MalformedRecord, hash_record
 from kern_nb.ingest.importers.langchain.messages import REMOVE, fields_of, parse_message
 from kern_nb.ingest.parsing.times import parse_time
 from kern_nb.ingest.parsing.usage import parse_usage
-from kern_nb.ingest.parsing.values import first_count, keep_scalars, to_cost, to_id, to_object, to_text
+from kern_nb.ingest.parsing.values import first_count, first_text, keep_scalars, to_cost, to_id, to_object, to_text
 from kern_nb.records import RESULT_ROLES, Message, Run, Usage, text_of
 
 _CONVERSATION_KEYS = ("thread_id", "session_id", "conversation_id")
@@ -286,7 +286,7 @@ def describe_model_call(run: dict[str, Any], message: Message, *, has_usage: boo
     metadata, extra = metadata_of(run), to_object(run.get("extra"))
     parameters = to_object(extra.get("invocation_params"))
     names = (metadata.get("ls_model_name"), parameters.get("model"), parameters.get("model_name"))
-    message.model = message.model or next((name for name in names if isinstance(name, str) and name), None)
+    message.model = message.model or first_text(names)
     message.extra["run_id"] = str(run["id"])
     if has_usage:
         usage = message.usage or _usage(run)
@@ -342,7 +342,7 @@ def finish_run(run: Run, trace: Trace) -> list[Any]:
     elif root.get("status") in ("pending", "interrupted"):
         run.status = "INTERRUPTED"
     providers = [metadata_of(item).get("ls_provider") for item in trace.runs]
-    run.model_provider = next((provider for provider in providers if isinstance(provider, str) and provider), None)
+    run.model_provider = first_text(providers)
     run.extra |= {key: root[key] for key in ("id", "name", "run_type", "tags") if root.get(key)}
     values = [str(start), str(end), str(first), run.status, run.error, run.model_provider, run.extra]
     return [*values, keep_scalars(metadata_of(root))]

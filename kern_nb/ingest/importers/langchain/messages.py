@@ -12,7 +12,7 @@ from typing import Any
 
 from kern_nb.ingest.importer import MalformedRecord, json_type
 from kern_nb.ingest.parsing.usage import parse_usage
-from kern_nb.ingest.parsing.values import drop_null, to_args, to_cost, to_id, to_list, to_object
+from kern_nb.ingest.parsing.values import drop_null, first_text, to_args, to_cost, to_id, to_list, to_object
 from kern_nb.records import PART_TYPES, RESULT_ROLES, Message, ToolCall, Usage
 
 ROLES = {
@@ -163,4 +163,4 @@ def _parse_usage(fields: dict[str, Any], response: dict[str, Any], extra: dict[s
 
 
 def _first_text(fields: dict[str, Any], *names: str) -> str | None:
-    return next((fields[name] for name in names if isinstance(fields.get(name), str) and fields[name]), None)
+    return first_text(fields.get(name) for name in names)

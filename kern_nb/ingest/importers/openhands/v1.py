@@ -8,7 +8,7 @@ from typing import Any
 from kern_nb.ingest.importers.openhands.thread import Record, Thread, to_call, to_content
 from kern_nb.ingest.importers.openhands.usage import Spent
 from kern_nb.ingest.parsing.times import to_time
-from kern_nb.ingest.parsing.values import to_args, to_id, to_list, to_object, to_text, without
+from kern_nb.ingest.parsing.values import to_args, to_flag, to_id, to_list, to_object, to_text, without
 from kern_nb.records import PART_TYPES, Message
 
 SOURCES = ("agent", "user", "environment", "hook")
@@ -140,7 +140,7 @@ def _add_observation(thread: Thread, event: Record, key: str) -> None:
         content, extra = (extra, {}) if content is None else (content, extra)
     is_error = observation.get("is_error")
     extra |= {"kind": observation["kind"]} if observation.get("kind") else {}
-    _add_result(thread, event, content, key, extra, is_error=is_error if isinstance(is_error, bool) else None)
+    _add_result(thread, event, content, key, extra, is_error=to_flag(is_error))
 
 
 def _add_error(thread: Thread, event: Record, key: str) -> None:
@@ -162,7 +162,7 @@ def _add_acp_call(thread: Thread, event: Record, key: str, spent: Spent | None) 
     thread.add_answer(None, message, event, key, spent)
     result = event.get("raw_output") if event.get("raw_output") is not None else event.get("content")
     if result is not None or event.get("status") in ("completed", "failed"):
-        is_error = event["is_error"] if isinstance(event.get("is_error"), bool) else None
+        is_error = to_flag(event.get("is_error"))
         _add_result(thread, event, result, f"{key}:result", {}, is_error=is_error)
 
 

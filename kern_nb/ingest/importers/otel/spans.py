@@ -11,7 +11,7 @@ from typing import Any
 
 from kern_nb.ingest.importer import RECORD_ERRORS, MalformedRecord, error_text
 from kern_nb.ingest.parsing.times import to_time, to_time_from_ns
-from kern_nb.ingest.parsing.values import to_list, to_object
+from kern_nb.ingest.parsing.values import first_text, to_list, to_object
 
 ERROR, OK = "ERROR", "OK"
 _STATUS_CODES = {1: OK, 2: ERROR, "1": OK, "2": ERROR}
@@ -49,7 +49,7 @@ class Span:
 
     def text(self, *names: str) -> str | None:
         """The first of these attributes that has a text."""
-        return next((v for name in names if isinstance(v := self.attributes.get(name), str) and v), None)
+        return first_text(self.attributes.get(name) for name in names)
 
     @property
     def duration_s(self) -> float | None:
@@ -67,7 +67,7 @@ class Span:
         events = [event.attributes for event in self.events if event.name == "exception"]
         values = [event.get("exception.message") for event in events] + [self.status_message]
         values += [self.attributes.get("error.type")] + [event.get("exception.type") for event in events]
-        return next((value for value in values if isinstance(value, str) and value), None)
+        return first_text(values)
 
     @property
     def is_cancelled(self) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 
 from kern_nb.ingest.parsing import times
 from kern_nb.ingest.parsing.parts import simplify
-from kern_nb.ingest.parsing.values import sum_known, to_count, to_id, to_number, without
+from kern_nb.ingest.parsing.values import sum_known, to_count, to_flag, to_id, to_number, without
 from kern_nb.ingest.run_splitter import SourceMessage, hash_content
 from kern_nb.records import PART_TYPES, Message, ToolCall, Usage
 
@@ -66,7 +66,7 @@ def parse_entry(entry: Record, label: Any = None, *, copied: bool = False) -> So
     elif role == "toolResult":
         message.content = simplify(body.get("content"))
         message.tool_call_id, message.tool_name = to_id(body.get("toolCallId")), to_id(body.get("toolName"))
-        message.is_error = body["isError"] if isinstance(body.get("isError"), bool) else None
+        message.is_error = to_flag(body.get("isError"))
     elif "command" in body and not _is_content(body.get("content")):
         message.content = f"$ {body['command']}\n{body['output'] if isinstance(body.get('output'), str) else ''}"
         message.extra.pop("output", None)

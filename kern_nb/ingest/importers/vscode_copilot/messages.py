@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from kern_nb.ingest.parsing.times import to_time_from_ms
-from kern_nb.ingest.parsing.values import to_args, to_count, to_id, to_list, to_object, to_text, without
+from kern_nb.ingest.parsing.values import to_args, to_count, to_flag, to_id, to_list, to_object, to_text, without
 from kern_nb.ingest.run_splitter import SourceMessage
 from kern_nb.records import Message, ToolCall, Usage
 
@@ -175,7 +175,7 @@ def _to_result(item: Record, call: ToolCall, stated: Record | None, metadata: Re
         content=content,
         tool_call_id=call.tool_call_id,
         tool_name=call.tool_name,
-        is_error=is_error if isinstance(is_error, bool) else None,
+        is_error=to_flag(is_error),
     )
 
 
