@@ -151,6 +151,9 @@ def drop_null(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def finite_scores(values: Mapping[str, Any]) -> dict[str, float]:
-    """The scores that are finite numbers, as floats; true is 1."""
-    numbers = {name: float(v) if isinstance(v, bool) else to_number(v) for name, v in values.items()}
-    return {name: number for name, number in numbers.items() if number is not None}
+    """The scores that are finite numbers; true is 1. An integer beyond the range of floats raises OverflowError.
+
+    A score that is stated and cannot be stored is not passed over: without it, its mean would be wrong.
+    """
+    numbers = {name: float(value) for name, value in values.items() if isinstance(value, (bool, int, float))}
+    return {name: number for name, number in numbers.items() if math.isfinite(number)}
