@@ -88,8 +88,8 @@ def test_arguments(value, args, notes):
 
 def test_sums_of_what_is_known():
     """Nothing known is no sum, not 0."""
-    assert values.sum_known([None, 2, 3]) == 5
-    assert values.sum_known([None, None]) is None
+    assert values.sum_present([None, 2, 3]) == 5
+    assert values.sum_present([None, None]) is None
 
 
 def test_scores_are_finite():

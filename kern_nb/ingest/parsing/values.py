@@ -94,8 +94,8 @@ def to_cost(value: Any) -> float | None:
     return number if number is not None and number > 0 else None
 
 
-def sum_known(values: Iterable[AnyNumber | None]) -> AnyNumber | None:
-    """The sum of the numbers that are known; None if none is."""
+def sum_present(values: Iterable[AnyNumber | None]) -> AnyNumber | None:
+    """The sum of the numbers that are stated; None if none is."""
     numbers = [value for value in values if value is not None]
     return sum(numbers[1:], numbers[0]) if numbers else None
 

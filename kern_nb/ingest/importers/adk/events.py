@@ -16,7 +16,7 @@ from kern_nb.ingest.parsing.values import (
     drop_null,
     first_count,
     first_text,
-    sum_known,
+    sum_present,
     to_id,
     to_list,
     to_object,
@@ -206,8 +206,8 @@ def _usage(counts: dict[str, Any], message: Message) -> Usage | None:
     by_name = {name: get(counts, f"{name}_token_count") for name in ("prompt", "candidates", "thoughts", "total")}
     by_name |= {name: get(counts, f"{name}_token_count") for name in ("cached_content", "tool_use_prompt")}
     return Usage(
-        input_tokens=sum_known([first_count(by_name, "prompt"), first_count(by_name, "tool_use_prompt")]),
-        output_tokens=sum_known([first_count(by_name, "candidates"), first_count(by_name, "thoughts")]),
+        input_tokens=sum_present([first_count(by_name, "prompt"), first_count(by_name, "tool_use_prompt")]),
+        output_tokens=sum_present([first_count(by_name, "candidates"), first_count(by_name, "thoughts")]),
         cache_read_tokens=first_count(by_name, "cached_content"),
         reasoning_tokens=first_count(by_name, "thoughts"),
         total_tokens=first_count(by_name, "total"),

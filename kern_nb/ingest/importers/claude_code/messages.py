@@ -13,7 +13,7 @@ from typing import Any, Literal
 from kern_nb.ingest.importer import MalformedRecord
 from kern_nb.ingest.parsing.parts import simplify
 from kern_nb.ingest.parsing.times import to_time
-from kern_nb.ingest.parsing.values import drop_null, sum_known, to_cost, to_count, to_duration, to_flag, to_id
+from kern_nb.ingest.parsing.values import drop_null, sum_present, to_cost, to_count, to_duration, to_flag, to_id
 from kern_nb.ingest.run_splitter import SourceMessage
 from kern_nb.records import PART_TYPES, Message, ToolCall, Usage
 
@@ -217,7 +217,7 @@ def parse_usage(record: Record) -> Usage | None:
     """The usage of an answer: input tokens include those read from and written to the cache."""
     usage, cost = usage_of(record), to_cost(record.get("costUSD"))
     fresh, written, read = (to_count(usage.get(name)) for name in _COUNTS)
-    all_input = sum_known([fresh, written, read])
+    all_input = sum_present([fresh, written, read])
     output = to_count(usage.get("output_tokens"))
     if all_input is None and output is None and cost is None:
         return None

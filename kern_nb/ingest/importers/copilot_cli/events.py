@@ -131,8 +131,8 @@ class Thread:
 
     def _to_call(self, data: Record, event: Record) -> ToolCall:
         args, notes = to_args(data.get("arguments"))
-        kept = ("intentionSummary", "mcpServerName", "mcpToolName", "toolTitle")
-        extra = keep_scalars({key: data.get(key) for key in kept}) | notes
+        names = ("intentionSummary", "mcpServerName", "mcpToolName", "toolTitle")
+        extra = keep_scalars({key: data.get(key) for key in names}) | notes
         call = ToolCall(
             tool_call_id=to_id(data.get("toolCallId")),
             tool_name=to_text(data.get("name")),

@@ -8,7 +8,7 @@ from typing import Any
 
 from kern_nb.ingest.parsing import times
 from kern_nb.ingest.parsing.parts import simplify
-from kern_nb.ingest.parsing.values import sum_known, to_count, to_flag, to_id, to_number, without
+from kern_nb.ingest.parsing.values import sum_present, to_count, to_flag, to_id, to_number, without
 from kern_nb.ingest.run_splitter import SourceMessage, hash_content
 from kern_nb.records import PART_TYPES, Message, ToolCall, Usage
 
@@ -143,7 +143,7 @@ def parse_usage(usage: Mapping[str, Any]) -> Usage:
     if total == 0 and any((fresh, read, written, output)):
         total = None
     return Usage(
-        input_tokens=sum_known([fresh, read, written]),
+        input_tokens=sum_present([fresh, read, written]),
         output_tokens=output,
         cache_read_tokens=read,
         cache_write_tokens=written,

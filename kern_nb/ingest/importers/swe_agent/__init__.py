@@ -22,7 +22,7 @@ from kern_nb.ingest.parsing.times import to_unix_seconds
 from kern_nb.ingest.parsing.values import (
     decode_json,
     keep_scalars,
-    sum_known,
+    sum_present,
     to_cost,
     to_count,
     to_list,
@@ -171,7 +171,7 @@ def _set_outcome(run: Run, exit_status: str | None) -> None:
 def _set_usage(run: Run, stats: Record) -> None:
     """The totals of the session, where the messages do not state them; a cost of 0 is unknown."""
     used = [message.usage for message in run.messages if message.usage]
-    cost = sum_known(usage.cost for usage in used)
+    cost = sum_present(usage.cost for usage in used)
     usage = Usage(
         input_tokens=None if used else to_count(stats.get("tokens_sent")),
         output_tokens=None if used else to_count(stats.get("tokens_received")),
