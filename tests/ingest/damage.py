@@ -17,7 +17,7 @@ from typing import Any
 
 from kern_nb.db import SqliteDb
 from kern_nb.errors import KernError
-from kern_nb.ingest.importers import zip_members
+from kern_nb.ingest.parsing import zip_members
 from kern_nb.ingest.report import IngestReport
 
 WRONG_VALUES: tuple[Any, ...] = (
