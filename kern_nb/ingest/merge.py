@@ -111,9 +111,8 @@ class DraftMerger:
             return self._branch(self._with_inherited(draft, cut), parent, point, cut, n_equal=0)
         if parent_match := self._find_parent(draft):
             self._note_line(draft)
-            parent, match = parent_match
-            joined = _join_runs(draft, match.runs) if _ends_inside(draft, match) else draft
-            return self._branch_after(joined, parent, match)
+            parent, aligned, match = parent_match
+            return self._branch_after(aligned, parent, match)
         self._note_line(draft)
         row = self._session_row(draft, draft.session_id)
         merged = self._new_session(draft, row, StoredLine(row, [], 0, 0), first=0, cut=None)
@@ -138,10 +137,7 @@ class DraftMerger:
             "extends": self._may_extend(draft, line),
             "n_inherited": n_inherited,
         }
-        match = self._compare(draft, line.runs[base:], **options)
-        if match.parts and _ends_inside(draft, match):
-            draft = _join_runs(draft, match.runs)
-            match = self._compare(draft, line.runs[base:], **options)
+        draft, match = self._align(draft, line.runs[base:], **options)
         if match.parts:
             merged = self._diverge(draft, line, match, is_first=is_first)
             if is_first and draft.has_record_ids and _is_same_file(draft, line.session):
@@ -241,6 +237,17 @@ class DraftMerger:
             changes.rescored.append((line.session_id, draft.source))
         changes.scores |= _score_rows(draft, line.session_id)
 
+    def _align(self, draft: Draft, runs: list[StoredRun], **options: Any) -> tuple[Draft, Match]:
+        """Compare a draft with the runs of a line; return it with its runs parted as those are, too."""
+        match = self._compare(draft, runs, **options)
+        is_better = True
+        while is_better and match.parts and _ends_inside(draft, match):
+            draft = _join_runs(draft, match.runs)
+            joined = self._compare(draft, runs, **options)
+            is_better = (joined.runs, joined.messages) > (match.runs, match.messages)
+            match = joined
+        return draft, match
+
     def _compare(
         self,
         draft: Draft,
@@ -279,7 +286,7 @@ class DraftMerger:
             n = common_messages(stored, new)
             if n == len(stored) == len(new):
                 changed += [] if exact or not run.keys else [i]
-            elif n == len(new) and i < n_inherited:
+            elif n == len(new) and i < n_inherited and _next_key(draft, i) != stored[n]:
                 continue
             elif not exact and extends and n == len(stored) and i == len(runs) - 1:
                 changed.append(i)
@@ -313,51 +320,43 @@ class DraftMerger:
         if branch is None:
             return self._branch_after(draft, line, match, branch_id)
         base, extends = self._n_stated(draft), self._may_extend(draft, branch)
-        match = self._compare(draft, branch.runs[base:], extends=extends)
-        if match.parts and _ends_inside(draft, match):
-            draft = _join_runs(draft, match.runs)
-            match = self._compare(draft, branch.runs[base:], extends=extends)
+        draft, match = self._align(draft, branch.runs[base:], extends=extends)
         if match.parts:
             return self._diverge(draft, branch, match, is_first=False, tried=(*tried, branch_id))
         return self._continue(draft, branch, match)
 
     # New sessions -----------------------------------------------------------------------------------------------------
 
-    def _find_parent(self, draft: Draft) -> tuple[StoredLine, Match] | None:
+    def _find_parent(self, draft: Draft) -> tuple[StoredLine, Draft, Match] | None:
         """The stored session with the longest beginning in common, by the ids of records."""
-        best: tuple[StoredLine, Match] | None = None
+        best: tuple[StoredLine, Draft, Match] | None = None
         for name in self.lines.by_source_key.get(source_key(draft) or "", ()):
             line = self.lines.get(name)
             if line is None:
                 continue
-            match = self._compare(draft, line.runs, exact=True)
-            if (match.runs or match.messages) and (
-                best is None or (match.runs, match.messages) > (best[1].runs, best[1].messages)
-            ):
-                best = line, match
+            aligned, match = self._align(draft, line.runs, exact=True)
+            n = _n_equal(aligned, match)
+            if n and (best is None or n > _n_equal(*best[1:])):
+                best = line, aligned, match
         return best
 
     def _branch_after(self, draft: Draft, parent: StoredLine, match: Match, session_id: str | None = None) -> Merged:
         """Store a draft as a branch of a line, after what they have in common."""
         fork: tuple[int, int | None]
-        position = match.runs + self._n_stated(draft)
+        n_equal = match.runs
+        position = n_equal + self._n_stated(draft)
         run = parent.runs[position] if position < len(parent.runs) else None
-        if run is None:
-            fork, cut = (parent.next_index - 1, None), None
-        elif match.messages == 0:
-            fork, cut = (run.run_index - 1, None), None
+        if match.messages and run is not None:
+            fork, cut = _point_in(run, match.messages)
+        elif n_equal and (last := parent.runs[position - 1]).is_inherited_part:
+            n_equal -= 1
+            fork, cut = _point_in(last, len(draft.keys[n_equal]))
         else:
-            before = 0 if run.cut is None else run.cut.count
-            if run.cut is not None and match.messages <= before:
-                fork = (run.cut.run.run_index, match.messages - 1)
-                cut = InheritedMessages(run.cut.run, match.messages)
-            else:
-                fork = (run.run_index, match.messages - before - 1)
-                cut = InheritedMessages(run, match.messages)
-        repeated = _tokens(draft.runs[: match.runs])
+            fork, cut = (parent.next_index - 1 if run is None else run.run_index - 1, None), None
+        repeated = _tokens(draft.runs[:n_equal])
         if cut is not None:
-            repeated += _message_tokens(draft.runs[match.runs], cut.count)
-        merged = self._branch(draft, parent, fork, cut, n_equal=match.runs, session_id=session_id)
+            repeated += _message_tokens(draft.runs[n_equal], cut.count)
+        merged = self._branch(draft, parent, fork, cut, n_equal=n_equal, session_id=session_id)
         merged.repeated_tokens = repeated if session_id is None else 0
         return merged
 
@@ -388,19 +387,16 @@ class DraftMerger:
 
     def _fork_point(self, parent: StoredLine, fork: Fork) -> tuple[tuple[int, int | None], InheritedMessages | None]:
         """The branch point of a fork that names the first record after it."""
-        if fork.before_key is None:
-            return (parent.next_index - 1, None), None
-        for run in parent.runs:
+        for run in parent.runs if fork.before_key is not None else ():
             keys = self.lines.keys_of(run) or []
             n = sum(key < fork.before_key for key in keys)
             if n == len(keys):
                 continue
             if n == 0:
                 return (run.run_index - 1, None), None
-            before = 0 if run.cut is None else run.cut.count
-            if n <= before and run.cut is not None:
-                return (run.cut.run.run_index, n - 1), InheritedMessages(run.cut.run, n)
-            return (run.run_index, n - before - 1), InheritedMessages(run, n)
+            return _point_in(run, n)
+        if parent.runs and (last := parent.runs[-1]).is_inherited_part and last.cut is not None:
+            return _point_in(last, last.cut.count)
         return (parent.next_index - 1, None), None
 
     def _with_inherited(self, draft: Draft, cut: InheritedMessages | None) -> Draft:
@@ -422,8 +418,11 @@ class DraftMerger:
     ) -> Merged:
         changes = Changes()
         if cut is not None and cut.count == len(draft.keys[first]):  # it has nothing of its own
-            line.add_inherited(cut)
-            first, cut = first + 1, None
+            if first + 1 < len(draft.runs):
+                draft = _join_runs(draft, first)  # as it is when the line is loaded
+            else:
+                line.add_inherited(cut)
+                first, cut = first + 1, None
         written = self._append_runs(draft, line, first, changes, cut=cut)
         changes.rows["sessions"].append(row)
         changes.scores |= _score_rows(draft, line.session_id)
@@ -605,6 +604,24 @@ def _branch_id(draft: Draft, match: Match, tried: tuple[str, ...]) -> str:
     return unused
 
 
+def _point_in(run: StoredRun, n: int) -> tuple[tuple[int, int | None], InheritedMessages]:
+    """The branch point after the first ``n`` messages of a run, which may inherit them from another one."""
+    while run.cut is not None and n <= run.cut.count:
+        run = run.cut.run
+    before = 0 if run.cut is None else run.cut.count
+    return (run.run_index, n - before - 1), InheritedMessages(run, n)
+
+
+def _next_key(draft: Draft, i: int) -> str | None:
+    """The key of the message after a run."""
+    return draft.keys[i + 1][0] if i + 1 < len(draft.keys) and draft.keys[i + 1] else None
+
+
+def _n_equal(draft: Draft, match: Match) -> int:
+    """The number of messages at the start of a draft that a line has, too."""
+    return sum(map(len, draft.keys[: match.runs])) + match.messages
+
+
 def _ends_inside(draft: Draft, match: Match) -> bool:
     """Whether what a run of a draft has beyond the stored one says nothing, and another run follows it.
 
@@ -612,9 +629,10 @@ def _ends_inside(draft: Draft, match: Match) -> bool:
     answer lacks.
     """
     i, n = match.runs, match.messages
-    if n == 0 or i + 1 >= len(draft.runs) or not draft.has_record_ids:
+    if n == 0 or i + 1 >= len(draft.runs):
         return False
-    return all(message.role in ("user", "system") for message in draft.runs[i].messages[n:])
+    rest = draft.runs[i].messages[n:]
+    return not rest or (draft.has_record_ids and all(message.role in ("user", "system") for message in rest))
 
 
 def _join_runs(draft: Draft, i: int) -> Draft:

@@ -44,6 +44,11 @@ class StoredRun:
     keys: list[str] | None = None
     has_loaded_keys: bool = False
 
+    @property
+    def is_inherited_part(self) -> bool:
+        """Whether the session has nothing of the run but inherited messages: the run has no row of its own."""
+        return self.cut is not None and self.has_loaded_keys and self.keys == []
+
 
 @dataclass
 class InheritedMessages:
@@ -217,11 +222,14 @@ def _cut_run(row: StoredRow | Row, parent: StoredLine | None) -> InheritedMessag
     """What a branch inherits of the run that its branch point cuts."""
     if parent is None or row["fork_message_index"] is None:
         return None
-    run = next((run for run in parent.runs if run.run_index == row["fork_run_index"]), None)
-    if run is None:
-        return None
-    before = 0 if run.cut is None else run.cut.count
-    return InheritedMessages(run, before + row["fork_message_index"] + 1)
+    for last in parent.runs:
+        run: StoredRun | None = last
+        while run is not None:
+            if run.run_index == row["fork_run_index"] and not run.is_inherited_part:
+                before = 0 if run.cut is None else run.cut.count
+                return InheritedMessages(run, before + row["fork_message_index"] + 1)
+            run = None if run.cut is None else run.cut.run
+    return None
 
 
 def common_messages(a: Sequence[str], b: Sequence[str]) -> int:
