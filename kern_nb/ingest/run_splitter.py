@@ -68,7 +68,9 @@ def build_runs(
     runs, hashes, keys = [], [], []
     for index, group in enumerate(groups):
         runs.append(_to_run(run_id_for(session_id, index), group, model))
-        hashes.append(hash_record(model, [item.record for item in group], late_results[index]))
+        ids = [item.key for item in group]
+        record = [model, [item.record for item in group], late_results[index]]
+        hashes.append(hash_record(*record, *([ids] if any(ids) else ())))  # two forks may go on with equal texts
         keys.append([item.key or hash_content(item.message) for item in group])
     return runs, hashes, keys
 
