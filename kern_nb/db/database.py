@@ -128,6 +128,12 @@ class Database(ABC):
             return None
         return unavailable_error(self.url, error.orig, getattr(self, "db_file", None))
 
+    def lock_imports(self, connection: Connection) -> None:  # noqa: B027 - the others have one writer at a time
+        """Let other imports into these tables wait until the transaction ends, on an engine with concurrent writers.
+
+        Each compares what it imports with what is stored.
+        """
+
     def locked(self, query: sa.Select[Any], of: sa.Table | None = None) -> sa.Select[Any]:
         """The query with row locks (on one table, with ``of``), on an engine with concurrent writers."""
         return query

@@ -199,6 +199,11 @@ class PostgresDb(RowStore):
         """PostgreSQL's ON CONFLICT."""
         return insert(table)
 
+    def lock_imports(self, connection: Connection) -> None:
+        """Take an advisory lock, which ends with the transaction and blocks nothing but imports."""
+        name = f"{self.tables.metadata.schema or ''}.{self.tables.name} imports"
+        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtextextended(name, 0))))
+
     def locked(self, query: sa.Select[Any], of: sa.Table | None = None) -> sa.Select[Any]:
         """Lock the rows until the transaction ends."""
         return query.with_for_update(of=of)

@@ -387,9 +387,10 @@ class DraftMerger:
 
     def _fork_point(self, parent: StoredLine, fork: Fork) -> tuple[tuple[int, int | None], InheritedMessages | None]:
         """The branch point of a fork that names the first record after it."""
-        for run in parent.runs if fork.before_key is not None else ():
+        before = fork.before_key
+        for run in parent.runs if before is not None else ():
             keys = self.lines.keys_of(run) or []
-            n = sum(key < fork.before_key for key in keys)
+            n = sum(before is None or key < before for key in keys)
             if n == len(keys):
                 continue
             if n == 0:

@@ -88,6 +88,7 @@ class _BatchWriter:
         self.read_lines = read_lines
 
     def write(self, batch: list[ImportItem]) -> IngestReport:
+        self.store.lock_imports(self.connection)
         drafts = [item for item in batch if isinstance(item, Draft)]
         bundled = [item for item in batch if isinstance(item, BundledSession)]
         existing = load_existing(self.connection, self.store, bundled) if bundled else ExistingRows()
