@@ -12,35 +12,25 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from kern_nb.db import mapping
-from kern_nb.db.column_types import StoredRow
 from kern_nb.db.mapping import Row, RunRows
 from kern_nb.extra_keys import MESSAGE_KEYS, TOOL_CALL_ID
 from kern_nb.ingest.changes import Changes
 from kern_nb.ingest.importer import Draft, Fork, MalformedRecord, hash_record, run_id_for
+from kern_nb.ingest.matching import Match, align, join_runs, n_equal
+from kern_nb.ingest.origins import (
+    branch_time,
+    describe_other_session,
+    is_same_file,
+    merge_columns,
+    origin_of,
+    score_rows,
+    source_key,
+    with_origin,
+)
 from kern_nb.ingest.stored_lines import InheritedMessages, StoredLine, StoredLines, StoredRun, common_messages
 from kern_nb.records import Message, Run
 
-ORIGIN = "source"
-"""The key of `session_data` that records where an imported session comes from: a branch does not inherit it."""
-
 _KEY_LENGTH = 8
-
-
-@dataclass(frozen=True)
-class Match:
-    """How far a draft and a line agree.
-
-    Attributes:
-        runs: The number of equal runs at the start.
-        messages: The number of equal messages of the next run; only if that is in both.
-        changed: The equal runs whose record has changed or grown.
-        parts: Whether the draft continues differently than the line.
-    """
-
-    runs: int
-    messages: int = 0
-    changed: tuple[int, ...] = ()
-    parts: bool = False
 
 
 @dataclass
@@ -127,7 +117,7 @@ class DraftMerger:
         longest = self._note_line(draft)
         is_first = longest is None
         base = self._n_stated(draft)
-        corrects = is_first and not draft.has_record_ids and _is_same_file(draft, line.session)
+        corrects = is_first and not draft.has_record_ids and is_same_file(draft, line.session)
         n_inherited = line.n_inherited - base
         if draft.fork and len(line.runs) > base:
             draft = self._with_inherited(draft, line.runs[base].cut)
@@ -137,14 +127,14 @@ class DraftMerger:
             "extends": self._may_extend(draft, line),
             "n_inherited": n_inherited,
         }
-        draft, match = self._align(draft, line.runs[base:], **options)
+        draft, match = align(self.lines, draft, line.runs[base:], **options)
         if match.parts:
             merged = self._diverge(draft, line, match, is_first=is_first)
-            if is_first and draft.has_record_ids and _is_same_file(draft, line.session):
+            if is_first and draft.has_record_ids and is_same_file(draft, line.session):
                 self._correct(draft, line, match, base, merged.changes)
             return merged
         merged = self._continue(draft, line, match)
-        if _origin(line.session).get("hash") == draft.session_hash:
+        if origin_of(line.session).get("hash") == draft.session_hash:
             return merged
         if is_first:
             self._update_session(draft, line, merged.changes)
@@ -169,7 +159,7 @@ class DraftMerger:
                 self._add_rows(changes, run, line.session_id, old.run_index, draft, i, draft.keys[i])
                 self._set_run(old, draft, i)
                 written.append(run)
-        if written and _origin(line.session).get("hash") != draft.session_hash:
+        if written and origin_of(line.session).get("hash") != draft.session_hash:
             self._update_session(draft, line, changes)
         self._finish(draft, changes)
         return Merged(changes, tokens=_tokens(written))
@@ -229,98 +219,28 @@ class DraftMerger:
             self._set_run(line.runs[base + index], draft, index)
 
     def _update_session(self, draft: Draft, line: StoredLine, changes: Changes) -> None:
-        columns = _merge_columns(draft, mapping.session_row(draft.session), line.session)
+        columns = merge_columns(draft, mapping.session_row(draft.session), line.session)
         if line.session_id in self.new_sessions:
             self.new_sessions[line.session_id] |= columns
         else:
             changes.updated.append((line.session_id, columns))
             changes.rescored.append((line.session_id, draft.source))
-        changes.scores |= _score_rows(draft, line.session_id)
-
-    def _align(self, draft: Draft, runs: list[StoredRun], **options: Any) -> tuple[Draft, Match]:
-        """Compare a draft with the runs of a line; return it with its runs parted as those are, too."""
-        match = self._compare(draft, runs, **options)
-        is_better = True
-        while is_better and match.parts and _ends_inside(draft, match):
-            draft = _join_runs(draft, match.runs)
-            joined = self._compare(draft, runs, **options)
-            is_better = (joined.runs, joined.messages) > (match.runs, match.messages)
-            match = joined
-        return draft, match
-
-    def _compare(
-        self,
-        draft: Draft,
-        runs: list[StoredRun],
-        *,
-        corrects: bool = False,
-        completes: bool = False,
-        exact: bool = False,
-        extends: bool = True,
-        n_inherited: int = 0,
-    ) -> Match:
-        """Compare a draft with the runs of a line.
-
-        Args:
-            draft: The draft.
-            runs: The runs.
-            corrects: Whether a different run of the draft is a correction of the stored one.
-            completes: Whether a run of the draft that has all messages of the stored one, and others between them,
-                replaces it: a damaged or unfinished version of its file lacked them.
-            exact: Whether the line is another session's, which the draft does not continue.
-            extends: Whether what follows the end of the line belongs to it.
-            n_inherited: The number of runs that the line inherits: these may have grown since the draft was copied.
-        """
-        changed: list[int] = []
-        n_both = min(len(runs), len(draft.runs))
-        for i in range(n_both):
-            run = runs[i]
-            if run.source_hash is not None and run.source_hash == draft.hashes[i]:
-                continue
-            stored, new = self.lines.keys_of(run), draft.keys[i]
-            if stored is None:
-                if run.run_id != run_id_for(draft.session_id, i) or run.source_hash is None:
-                    return Match(i, 0, tuple(changed), parts=True)
-                changed.append(i)  # imported by an older version, which stored no keys
-                continue
-            n = common_messages(stored, new)
-            if n == len(stored) == len(new):
-                changed += [] if exact or not run.keys else [i]
-            elif n == len(new) and i < n_inherited and _next_key(draft, i) != stored[n]:
-                continue
-            elif not exact and extends and n == len(stored) and i == len(runs) - 1:
-                changed.append(i)
-            elif not exact and n == len(new) and i == len(draft.runs) - 1:
-                return Match(len(draft.runs), 0, tuple(changed))  # an older copy
-            elif self._replaces(draft, run, stored, new, corrects=corrects, completes=completes):
-                changed.append(i)
-            else:
-                return Match(i, n, tuple(changed), parts=True)
-        return Match(n_both, 0, tuple(changed), parts=not extends and len(draft.runs) > n_both)
-
-    def _replaces(
-        self, draft: Draft, run: StoredRun, stored: list[str], new: list[str], *, corrects: bool, completes: bool
-    ) -> bool:
-        """Whether a different version of a run replaces the stored one; see `_compare`."""
-        if run.cut is not None or run.session_id != draft.session_id:
-            return False
-        following = iter(new)
-        return corrects or (completes and all(key in following for key in stored) and not self.lines.is_cut(run))
+        changes.scores |= score_rows(draft, line.session_id)
 
     def _diverge(
         self, draft: Draft, line: StoredLine, match: Match, *, is_first: bool, tried: tuple[str, ...] = ()
     ) -> Merged:
         """Store a draft that parts from the session of its id as a branch with an id of its own."""
         is_line = draft.has_record_ids or not is_first  # else an id may mean something else in another file
-        may_be_new = draft.has_record_ids and (not is_first or _is_same_file(draft, line.session))
+        may_be_new = draft.has_record_ids and (not is_first or is_same_file(draft, line.session))
         if match.runs == 0 and not may_be_new and (match.messages == 0 or not is_line):
-            raise MalformedRecord(_different_session(line, draft))
+            raise MalformedRecord(describe_other_session(line, draft))
         branch_id = _branch_id(draft, match, tried)
         branch = self.lines.get(branch_id)
         if branch is None:
             return self._branch_after(draft, line, match, branch_id)
         base, extends = self._n_stated(draft), self._may_extend(draft, branch)
-        draft, match = self._align(draft, branch.runs[base:], extends=extends)
+        draft, match = align(self.lines, draft, branch.runs[base:], extends=extends)
         if match.parts:
             return self._diverge(draft, branch, match, is_first=False, tried=(*tried, branch_id))
         return self._continue(draft, branch, match)
@@ -334,9 +254,9 @@ class DraftMerger:
             line = self.lines.get(name)
             if line is None:
                 continue
-            aligned, match = self._align(draft, line.runs, exact=True)
-            n = _n_equal(aligned, match)
-            if n and (best is None or n > _n_equal(*best[1:])):
+            aligned, match = align(self.lines, draft, line.runs, exact=True)
+            n = n_equal(aligned, match)
+            if n and (best is None or n > n_equal(*best[1:])):
                 best = line, aligned, match
         return best
 
@@ -376,7 +296,7 @@ class DraftMerger:
             "fork_run_index": fork[0],
             "fork_message_index": fork[1],
             "source_key": parent.session["source_key"],
-            "created_at": _branch_time(draft, row["created_at"], parent, n_equal, 0 if cut is None else cut.count),
+            "created_at": branch_time(draft, row["created_at"], parent, n_equal, 0 if cut is None else cut.count),
         }
         until = fork[0] if fork[1] is None else fork[0] - 1
         inherited = [run for run in parent.runs if run.run_index <= until]
@@ -420,13 +340,13 @@ class DraftMerger:
         changes = Changes()
         if cut is not None and cut.count == len(draft.keys[first]):  # it has nothing of its own
             if first + 1 < len(draft.runs):
-                draft = _join_runs(draft, first)  # as it is when the line is loaded
+                draft = join_runs(draft, first)  # as it is when the line is loaded
             else:
                 line.add_inherited(cut)
                 first, cut = first + 1, None
         written = self._append_runs(draft, line, first, changes, cut=cut)
         changes.rows["sessions"].append(row)
-        changes.scores |= _score_rows(draft, line.session_id)
+        changes.scores |= score_rows(draft, line.session_id)
         self._finish(draft, changes)
         self._extend_line(line, draft, first, written, cut=cut)
         self.lines.add(line)
@@ -436,7 +356,7 @@ class DraftMerger:
 
     def _session_row(self, draft: Draft, session_id: str) -> Row:
         row = mapping.session_row(draft.session.model_copy(update={"session_id": session_id}))
-        data = _with_origin(draft, row["session_data"])
+        data = with_origin(draft, row["session_data"])
         return row | {"session_data": data, "source_key": source_key(draft)}
 
     # Nested agents ----------------------------------------------------------------------------------------------------
@@ -611,103 +531,6 @@ def _point_in(run: StoredRun, n: int) -> tuple[tuple[int, int | None], Inherited
         run = run.cut.run
     before = 0 if run.cut is None else run.cut.count
     return (run.run_index, n - before - 1), InheritedMessages(run, n)
-
-
-def _next_key(draft: Draft, i: int) -> str | None:
-    """The key of the message after a run."""
-    return draft.keys[i + 1][0] if i + 1 < len(draft.keys) and draft.keys[i + 1] else None
-
-
-def _n_equal(draft: Draft, match: Match) -> int:
-    """The number of messages at the start of a draft that a line has, too."""
-    return sum(map(len, draft.keys[: match.runs])) + match.messages
-
-
-def _ends_inside(draft: Draft, match: Match) -> bool:
-    """Whether what a run of a draft has beyond the stored one says nothing, and another run follows it.
-
-    A client may add records to a run after its answer, such as a local command, which a line that goes on from the
-    answer lacks.
-    """
-    i, n = match.runs, match.messages
-    if n == 0 or i + 1 >= len(draft.runs):
-        return False
-    rest = draft.runs[i].messages[n:]
-    return not rest or (draft.has_record_ids and all(message.role in ("user", "system") for message in rest))
-
-
-def _join_runs(draft: Draft, i: int) -> Draft:
-    """A draft whose run ``i`` begins the next one, so that a branch inherits it as a part of a run."""
-    first, second = draft.runs[i], draft.runs[i + 1]
-    for message in second.messages:
-        for call in message.tool_calls:
-            if call.message_index is not None:
-                call.message_index += len(first.messages)
-    joined = second.model_copy(update={"run_id": first.run_id, "messages": first.messages + second.messages})
-    return replace(
-        draft,
-        runs=[*draft.runs[:i], joined, *draft.runs[i + 2 :]],
-        hashes=[*draft.hashes[:i], hash_record(*draft.hashes[i : i + 2]), *draft.hashes[i + 2 :]],
-        keys=[*draft.keys[:i], draft.keys[i] + draft.keys[i + 1], *draft.keys[i + 2 :]],
-    )
-
-
-def source_key(draft: Draft) -> str | None:
-    """The key of the first record of a draft, by which copies of its session are recognized."""
-    if not draft.has_record_ids or not draft.keys or not draft.keys[0]:
-        return None
-    return hash_record(draft.source, draft.keys[0][0])
-
-
-def _branch_time(draft: Draft, stated: int | None, parent: StoredLine, i: int, n: int) -> int | None:
-    """When a branch began. A copy has the time of what it copies: it began with the first message of its own."""
-    begin = parent.session["created_at"]
-    if i >= len(draft.runs) or stated is None or begin is None or stated > begin:
-        return stated
-    own = next((m.created_at for m in draft.runs[i].messages[n:] if m.created_at is not None), None)
-    return stated if own is None else max(stated, int(own.timestamp()))
-
-
-def _different_session(line: StoredLine, draft: Draft) -> str:
-    if line.session["parent_session_id"] is not None and not line.runs[line.n_inherited :]:
-        return "the store has a branch with this id"
-    if line.runs and line.runs[0].source_hash is None:
-        return "run 0 of the stored session is not from this source"
-    origin = _origin(line.session).get("format")
-    where = "" if origin in (None, draft.source) else f", imported from the format {origin}"
-    return f"the store has a session with this id from another file{where}, and its first run differs"
-
-
-def _origin(session: StoredRow | Row) -> dict[str, Any]:
-    origin = (session["session_data"] or {}).get(ORIGIN)
-    return origin if isinstance(origin, dict) else {}
-
-
-def _is_same_file(draft: Draft, session: StoredRow | Row) -> bool:
-    origin = _origin(session)
-    return origin.get("format") == draft.source and origin.get("file", draft.path_hash) == draft.path_hash
-
-
-def _with_origin(draft: Draft, data: dict[str, Any] | None) -> dict[str, Any]:
-    return (data or {}) | {ORIGIN: {"format": draft.source, "hash": draft.session_hash, "file": draft.path_hash}}
-
-
-def _merge_columns(draft: Draft, row: Row, session: StoredRow | Row) -> Row:
-    """The new columns of a session whose record has changed; the user's additions stay."""
-    # The time of a branch is that of its branch point.
-    kept = ("session_id",) if session["parent_session_id"] is None else ("session_id", "created_at")
-    columns = {name: value for name, value in row.items() if value is not None and name not in kept}
-    columns["metadata"] = (session["metadata"] or {}) | (row["metadata"] or {})
-    columns["session_data"] = _with_origin(draft, (session["session_data"] or {}) | (row["session_data"] or {}))
-    times = [time for time in (session["updated_at"], row["updated_at"]) if time is not None]
-    return columns | {"updated_at": max(times, default=None)}
-
-
-def _score_rows(draft: Draft, session_id: str) -> dict[str, Row]:
-    """The scores of a session by their id."""
-    ids = {name: hash_record(session_id, draft.source, name) for name in draft.scores}
-    shared = {"session_id": session_id, "run_id": None, "source": draft.source, "created_at": draft.scored_at}
-    return {ids[name]: shared | {"score_id": ids[name], "name": name, "value": v} for name, v in draft.scores.items()}
 
 
 def _tokens(runs: list[Run]) -> int:

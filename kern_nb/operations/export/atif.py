@@ -14,7 +14,7 @@ from typing import Any
 
 from kern_nb.extra_keys import TOOL_CALL_ID
 from kern_nb.ingest.importers.atif.own import OWN, VERSION
-from kern_nb.ingest.merge import ORIGIN
+from kern_nb.ingest.origins import ORIGIN
 from kern_nb.operations.export.atif_steps import Steps
 from kern_nb.operations.export.conversations import Conversation, stated_cost, usage_of
 from kern_nb.operations.export.media import MediaFolder

@@ -20,7 +20,7 @@ from kern_nb.db.schema import Tables
 from kern_nb.db.session_deletes import load_visible
 from kern_nb.ingest.bundle_schema import ORDER, RUN_TABLES, TABLES, Rows
 from kern_nb.ingest.importer import hash_record
-from kern_nb.ingest.merge import ORIGIN
+from kern_nb.ingest.origins import ORIGIN
 
 _NO_FORK = dict.fromkeys(("parent_session_id", "fork_run_index", "fork_message_index"))
 _NO_LINKS = _NO_FORK | {"source_key": None}  # nor is it what copies of an imported session branch from
