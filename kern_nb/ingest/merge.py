@@ -387,9 +387,10 @@ class DraftMerger:
 
     def _fork_point(self, parent: StoredLine, fork: Fork) -> tuple[tuple[int, int | None], InheritedMessages | None]:
         """The branch point of a fork that names the first record after it."""
-        for run in parent.runs if fork.before_key is not None else ():
+        before_key = fork.before_key or ""
+        for run in () if fork.before_key is None else parent.runs:
             keys = self.lines.keys_of(run) or []
-            n = sum(key < fork.before_key for key in keys)
+            n = sum(key < before_key for key in keys)
             if n == len(keys):
                 continue
             if n == 0:
