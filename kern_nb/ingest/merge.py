@@ -312,7 +312,9 @@ class DraftMerger:
     ) -> Merged:
         """Store a draft that parts from the session of its id as a branch with an id of its own."""
         is_line = draft.has_record_ids or not is_first  # else an id may mean something else in another file
-        may_be_new = draft.has_record_ids and (not is_first or _is_same_file(draft, line.session))
+        # A damaged version of the file may have looked like one of another format.
+        is_same_path = _origin(line.session).get("file", "") == draft.path_hash
+        may_be_new = draft.has_record_ids and (not is_first or is_same_path)
         if match.runs == 0 and not may_be_new and (match.messages == 0 or not is_line):
             raise MalformedRecord(_different_session(line, draft))
         branch_id = _branch_id(draft, match, tried)
