@@ -232,7 +232,9 @@ class DraftMerger:
     ) -> Merged:
         """Store a draft that parts from the session of its id as a branch with an id of its own."""
         is_line = draft.has_record_ids or not is_first  # else an id may mean something else in another file
-        may_be_new = draft.has_record_ids and (not is_first or is_same_file(draft, line.session))
+        # A damaged version of the file may have looked like one of another format.
+        is_same_path = origin_of(line.session).get("file", "") == draft.path_hash
+        may_be_new = draft.has_record_ids and (not is_first or is_same_path)
         if match.runs == 0 and not may_be_new and (match.messages == 0 or not is_line):
             raise MalformedRecord(describe_other_session(line, draft))
         branch_id = _branch_id(draft, match, tried)
@@ -307,10 +309,10 @@ class DraftMerger:
 
     def _fork_point(self, parent: StoredLine, fork: Fork) -> tuple[tuple[int, int | None], InheritedMessages | None]:
         """The branch point of a fork that names the first record after it."""
-        before = fork.before_key
-        for run in parent.runs if before is not None else ():
+        before_key = fork.before_key or ""
+        for run in () if fork.before_key is None else parent.runs:
             keys = self.lines.keys_of(run) or []
-            n = sum(before is None or key < before for key in keys)
+            n = sum(key < before_key for key in keys)
             if n == len(keys):
                 continue
             if n == 0:

@@ -14,11 +14,16 @@ sys.path.insert(0, str(Path(__file__).parent / "importers"))
 import test_adk as adk
 import test_anthropic as anthropic
 import test_atif as atif
+import test_chatgpt_export as chatgpt_export
+import test_claude_ai_export as claude_ai_export
 import test_claude_code as claude_code
 import test_codex as codex
+import test_copilot_cli as copilot_cli
+import test_cursor as cursor
 import test_gemini_cli as gemini_cli
 import test_hf_sts as hf_sts
 import test_inspect_ai as inspect_ai
+import test_jupyter_chat as jupyter_chat
 import test_kubiya as kubiya
 import test_langchain as langchain
 import test_langgraph as langgraph
@@ -26,12 +31,15 @@ import test_llm as llm
 import test_openai_batch as openai_batch
 import test_openai_responses as openai_responses
 import test_opencode as opencode
+import test_openhands as openhands
 import test_otel as otel
 import test_pi as pi
 import test_qwen_code as qwen_code
 import test_sharegpt as sharegpt
+import test_swe_agent as swe_agent
 import test_tau2_folder as tau2
 import test_tau_bench as tau_bench
+import test_vscode_copilot as vscode_copilot
 
 
 class JsonFile(NamedTuple):
@@ -72,26 +80,35 @@ def json_files() -> list[JsonFile]:
     documents = {
         "adk": adk.export(adk.turn()),
         "atif": atif.trajectory(),
+        "chatgpt_export": [chatgpt_export.conversation(chatgpt_export.TALK, "u2")],
+        "claude_ai_export": [claude_ai_export.conversation(*claude_ai_export.TREE)],
         "inspect_ai": inspect_ai.document(inspect_ai.sample()),
+        "jupyter_chat": jupyter_chat.CHAT,
         "langchain": messages,
         "opencode": opencode.export(*opencode.TALK),
+        "swe_agent": swe_agent.TRAJECTORY,
         "tau2": tau2.experiment() | {"simulations": [tau2.simulation("a"), tau2.simulation("b", task_id="c")]},
         "tau_bench": [tau_bench.record(3, 0), tau_bench.record(3, 1)],
+        "vscode_copilot": vscode_copilot.SESSION,
     }
     lines = {
         "anthropic": [anthropic.request(anthropic.ASK, anthropic.CALLS, anthropic.ANSWERED, anthropic.DONE)],
         "chat": [{"messages": talk, "id": "one"}, {"messages": talk[:1] + talk[3:], "id": "two"}],
         "claude_code": claude_code.simple().user("u2", "Thanks").answer("b1", "m3", "Bye").records,
         "codex": [codex.meta(), *first_turn, *second_turn],
+        "copilot_cli": list(copilot_cli.TALK),
+        "cursor": list(cursor.TALK),
         "gemini_cli": [*gemini_cli.TALK, gemini_cli.user("u2", "two", 20), gemini_cli.answer("g3", "Two.", 21)],
         "hf_sts": hf_sts.RECORDS,
         "kubiya": [kubiya.BODY],
         "langchain": langchain.traces(),
         "openai_batch": batch,
         "openai_responses": openai_responses.ITEMS,
+        "openhands": list(openhands.TALK),
         "otel": otel.lines_of(first),
         "pi": pi.simple().user("Again.").answer("Yes.").records,
         "qwen_code": list(qwen_code.TALK),
+        "vscode_copilot": list(vscode_copilot.LOG),
         "sharegpt": [{"id": "x", "conversations": turns}, {"id": "y", "conversations": turns[:2]}],
     }
     files = [JsonFile(name, f"{name}.json", [value], are_lines=False) for name, value in documents.items()]

@@ -404,3 +404,16 @@ def test_a_copy_in_another_file_that_lacks_the_end_of_a_run_is_a_branch(store):
     assert texts(store, "s") == expected(turn(1), turn(2), [message("b2")])
     [branch] = set(store.sessions_df()["session_id"]) - {"s"}
     assert texts(store, branch) == expected(turn(1), turn(2), turn(3))
+
+
+def test_a_damaged_version_that_was_read_in_another_format_keeps_nothing_out(store):
+    """A file without its end may look like one of a more general format, which has no ids for its records."""
+    other = draft("s", turn(1, "x"), ids=False)  # its keys are no ids
+    other.source = "general"
+    write_drafts(store, [other])
+    report = write_drafts(store, [draft("s", [*turn(1), *turn(2)])])
+    elsewhere = write_drafts(store, [draft("s", [*turn(3), *turn(4)], file="g.jsonl")])
+
+    assert (report.sessions, report.errors) == (1, [])
+    assert expected(turn(1), turn(2)) in [texts(store, name) for name in store.sessions_df()["session_id"]]
+    assert len(elsewhere.errors) == 1

@@ -22,9 +22,9 @@ def inspect_all(folder, name, data, n):
 
 @pytest.mark.parametrize("name", FILES)
 def test_damaged_json(name, tmp_path):
-    assert inspect_all(tmp_path, name, FILES[name], 8) == []
+    assert inspect_all(tmp_path, name, FILES[name], 6) == []
 
 
 @pytest.mark.parametrize("importer", BINARY_FILES)
 def test_damaged_databases_and_archives(importer, tmp_path):
-    assert inspect_all(tmp_path, *binary_data(importer, tmp_path), 7) == []
+    assert inspect_all(tmp_path, *binary_data(importer, tmp_path), 6) == []

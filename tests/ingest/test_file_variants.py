@@ -19,6 +19,8 @@ from kern_nb.ingest.source import Source
 
 FILES = json_files()
 FRAMES = ("sessions_df", "runs_df", "messages_df", "tool_calls_df", "scores_df")
+# The name of the file is that of the task.
+NAMED_BY_FILE = ("swe_agent",)
 # Ids of runs depend on those of sessions; these, for some formats, on the name of the file.
 IDS = ("session_id", "run_id", "parent_run_id", "message_id", "score_id")
 
@@ -130,6 +132,8 @@ def test_variants_of_a_file_have_equal_rows(file, tmp_path):
     original.mkdir()
     expected = rows_of(written(file.name, file.data, original), tmp_path)
     for label, write in VARIANTS.items():
+        if label == "another name" and file.importer in NAMED_BY_FILE:
+            continue
         folder = tmp_path / label
         folder.mkdir()
         path = write(file, folder)
