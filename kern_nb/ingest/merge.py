@@ -216,7 +216,8 @@ class DraftMerger:
         self._replace_runs(draft, line, match, base, changes)
         self._finish(draft, changes)
         for index in match.changed:
-            self._set_run(line.runs[base + index], draft, index)
+            if line.runs[base + index].session_id == line.session_id:
+                self._set_run(line.runs[base + index], draft, index)
 
     def _update_session(self, draft: Draft, line: StoredLine, changes: Changes) -> None:
         columns = merge_columns(draft, mapping.session_row(draft.session), line.session)

@@ -417,3 +417,16 @@ def test_a_damaged_version_that_was_read_in_another_format_keeps_nothing_out(sto
     assert (report.sessions, report.errors) == (1, [])
     assert expected(turn(1), turn(2)) in [texts(store, name) for name in store.sessions_df()["session_id"]]
     assert len(elsewhere.errors) == 1
+
+
+def test_a_copy_whose_record_lacks_something_changes_nothing_of_its_parent(store):
+    """A copy was made before the run's duration was stated: importing both again stores nothing."""
+
+    def family():
+        copy = draft("copy", [*turn(1), *turn(2)], file="g.jsonl")
+        copy.hashes[1] = hash_record(copy.hashes[1], "unfinished")
+        return [copy, draft("long", [*turn(1), *turn(2), *turn(3)])]
+
+    write_drafts(store, family()[::-1])
+    assert_unchanged_by(store, *family())
+    assert_unchanged_by(store, *family()[::-1])
