@@ -11,7 +11,6 @@ Each line is an event ``{"type", "timestamp", "id", "parentId", "data"}``; ``par
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -45,7 +44,7 @@ _TYPES = {
     "tool.execution_complete": "toolCallId",
 }
 _EVENTS_FILE = "events"
-_YAML_LINE = re.compile(r"^(name|summary|cwd|branch|repository):[ \t]*(.+?)[ \t]*$", re.MULTILINE)
+_YAML_KEYS = frozenset({"name", "summary", "cwd", "branch", "repository"})
 _YAML_BYTES = 100_000
 
 
@@ -148,4 +147,6 @@ def _read_workspace(source: Source) -> dict[str, str]:
             text = stream.read(_YAML_BYTES).decode(errors="replace")
     except OSError:
         return {}
-    return {key: value.strip("\"'") for key, value in _YAML_LINE.findall(text.replace("\r", ""))}
+    pairs = (line.partition(":") for line in text.split("\n"))
+    values = {key: value.strip().strip("\"'") for key, _, value in pairs if key in _YAML_KEYS}
+    return {key: value for key, value in values.items() if value}
