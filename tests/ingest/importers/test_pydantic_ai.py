@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 
 import pytest
@@ -78,8 +79,8 @@ def shop_agent():
 def test_a_conversation_of_two_runs(store, ingest):
     """A run of the agent is a run; the instructions, which each request repeats, are no messages."""
     agent = shop_agent()
-    first = agent.run_sync("Hello", conversation_id="talk-1")
-    second = agent.run_sync("Again", message_history=first.all_messages(), conversation_id="talk-1")
+    first = asyncio.run(agent.run("Hello", conversation_id="talk-1"))
+    second = asyncio.run(agent.run("Again", message_history=first.all_messages(), conversation_id="talk-1"))
     report = ingest(second.all_messages_json())
     session = store.get_session("talk-1")
 
@@ -105,8 +106,8 @@ def test_a_conversation_of_two_runs(store, ingest):
 def test_a_longer_version_adds_its_runs(ingest, tmp_path):
     """The history after one run, then that after two: in two files or on two lines."""
     agent = shop_agent()
-    first = agent.run_sync("Hello", conversation_id="talk-1")
-    second = agent.run_sync("Again", message_history=first.all_messages(), conversation_id="talk-1")
+    first = asyncio.run(agent.run("Hello", conversation_id="talk-1"))
+    second = asyncio.run(agent.run("Again", message_history=first.all_messages(), conversation_id="talk-1"))
     ingest(first.all_messages_json())
     report = ingest(second.all_messages_json(), name="later.json")
     assert (report.sessions, report.runs, report.errors) == (0, 1, [])
@@ -124,8 +125,8 @@ def test_a_longer_version_adds_its_runs(ingest, tmp_path):
 def test_a_conversation_that_goes_on_from_another_one(store, tmp_path):
     """It begins with the other one's records, which are the same in every copy: the store makes it a branch."""
     agent = shop_agent()
-    first = agent.run_sync("Hello", conversation_id="talk-1")
-    second = agent.run_sync("Again", message_history=first.all_messages(), conversation_id="talk-2")
+    first = asyncio.run(agent.run("Hello", conversation_id="talk-1"))
+    second = asyncio.run(agent.run("Again", message_history=first.all_messages(), conversation_id="talk-2"))
     keys = []
     for result in (first, second):
         path = tmp_path / "x.json"
@@ -247,7 +248,7 @@ def test_other_files_are_not_recognized(tmp_path):
 def test_damaged_files(tmp_path):
     """Whatever is damaged, nothing is raised, and the intact messages come in."""
     agent = shop_agent()
-    result = agent.run_sync("Hello", conversation_id="talk-1")
+    result = asyncio.run(agent.run("Hello", conversation_id="talk-1"))
     history = json.loads(result.all_messages_json())
     lines = "".join(json.dumps(message) + "\n" for message in history).encode()
     path = tmp_path / "x.jsonl"
