@@ -109,7 +109,17 @@ OF_THE_STORE = {
     "write",
     "read_connection",
 }
-OF_THE_STORE |= {"connect", "insert", "insert_rows", "arrow", "run_sql", "is_conflict", "is_there", "locked"}
+OF_THE_STORE |= {
+    "connect",
+    "insert",
+    "insert_rows",
+    "arrow",
+    "run_sql",
+    "is_conflict",
+    "is_there",
+    "locked",
+    "lock_imports",
+}
 OF_THE_STORE |= {
     "nth_largest",
     "damaged_values",
