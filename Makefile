@@ -42,8 +42,8 @@ $(ENV): pyproject.toml
 # The models by which Harbor validates trajectories in ATIF, without the rest: it needs Python 3.12 and 110 packages.
 $(HARBOR): $(ENV)
 	@$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --no-compile --ignore-requires-python \
-	  --upgrade --target $(@D) 'harbor==0.26.0'
-	@touch $@
+	  --upgrade --target $(@D) 'harbor==0.26.0' && touch $@ \
+	  || echo "harbor cannot be installed: exports in ATIF are not checked by its models" >&2
 
 $(SAMPLE): notebooks/make_sample.py | $(ENV)
 	$(PY) notebooks/make_sample.py
