@@ -106,9 +106,9 @@ def test_followed_folder_is_imported_as_it_changes(store, home, project, monkeyp
 
     def change():
         wait_for(lambda: len(store.runs_df()) == 2)
-        with (project / "s1.jsonl").open("w") as file:
-            file.write(transcript("s1", 3))
-        (project / "s4.jsonl").write_text(transcript("s4"))
+        for session, n in (("s1", 3), ("s4", 1)):  # at once: a part of a file would be imported, and completed later
+            (project / "new").write_text(transcript(session, n))
+            (project / "new").replace(project / f"{session}.jsonl")
         wait_for(lambda: len(store.runs_df()) == 5)
         os.kill(os.getpid(), signal.SIGINT)
 
