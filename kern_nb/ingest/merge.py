@@ -87,6 +87,8 @@ class DraftMerger:
         ids += [draft.fork.session_id for draft in drafts if draft.fork]
         ids += [draft.membership.session_id for draft in drafts if draft.membership]
         self.lines.load(ids, [key for draft in drafts if (key := source_key(draft))])
+        nested = [draft for draft in drafts if draft.membership]
+        self.lines.load_runs(run.run_id for draft in nested for run in draft.runs)
 
     def merge(self, draft: Draft) -> Merged:
         """Merge one draft; raise MalformedRecord if it cannot be stored."""
@@ -369,6 +371,10 @@ class DraftMerger:
         membership = draft.membership
         if membership is None:
             return None
+        stored = self.lines.run_row(draft.runs[0].run_id) if draft.runs else None
+        if stored is not None and stored["parent_run_id"] is not None:  # a run stays where it was stored
+            owner = self.lines.get(stored["session_id"])
+            return None if owner is None else (owner, stored["parent_run_id"])
         line = self.lines.get(membership.session_id)
         if line is None:
             # The parent may be a nested agent itself, which is stored as runs of its own parent.

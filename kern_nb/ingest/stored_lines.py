@@ -94,6 +94,7 @@ class StoredLines:
     store: SessionStore
     lines: dict[str, StoredLine | None] = field(default_factory=dict)
     by_source_key: dict[str, list[str]] = field(default_factory=dict)
+    run_rows: dict[str, StoredRow | None] = field(default_factory=dict)
 
     def load(self, session_ids: Iterable[str], source_keys: Iterable[str] = ()) -> None:
         """Load the lines of these sessions, and of those whose first record has one of these keys."""
@@ -196,11 +197,17 @@ class StoredLines:
         query = sa.select(s.c.session_id).where(*conditions, s.c.fork_message_index.is_not(None)).limit(1)
         return self.connection.execute(query).first() is not None
 
+    def load_runs(self, run_ids: Iterable[str]) -> None:
+        """Load the rows of runs that `run_row` returns."""
+        ids = [run_id for run_id in dict.fromkeys(run_ids) if run_id not in self.run_rows]
+        columns = [self.store.tables.runs.c[name] for name in _RUN_COLUMNS]
+        self.run_rows |= dict.fromkeys(ids)
+        self.run_rows |= {row["run_id"]: row for row in self._select(columns, self.store.tables.runs.c.run_id, ids)}
+
     def run_row(self, run_id: str) -> StoredRow | None:
         """The row of a run, by its id."""
-        r = self.store.tables.runs
-        columns = [r.c[name] for name in _RUN_COLUMNS]
-        return self.connection.execute(sa.select(*columns).where(r.c.run_id == run_id)).mappings().first()
+        self.load_runs([run_id])
+        return self.run_rows[run_id]
 
     def run_of_call(self, line: StoredLine, tool_call_id: str) -> str | None:
         """The id of the run of a line that has a tool call."""

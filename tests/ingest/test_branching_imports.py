@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pandas as pd
 import pytest
+import sqlalchemy as sa
 
 from kern_nb.ingest.importer import Draft, Fork, Membership, hash_record
 from kern_nb.ingest.run_splitter import SourceMessage, build_runs, split_runs
@@ -430,3 +431,24 @@ def test_a_copy_whose_record_lacks_something_changes_nothing_of_its_parent(store
     write_drafts(store, family()[::-1])
     assert_unchanged_by(store, *family())
     assert_unchanged_by(store, *family()[::-1])
+
+
+def test_a_repeated_import_of_nested_agents_needs_no_query_for_each(store):
+    """Their runs are looked up together."""
+    counts = []
+    for n in (3, 30):
+        call = [ToolCall(tool_call_id=f"t{i}", tool_name="Task", args={}) for i in range(n)]
+        main = [message(f"p{n}"), message(f"a{n}", "assistant", tool_calls=call)]
+        drafts = lambda n=n, main=main: [  # noqa: E731 - drafts are used once
+            draft(f"main{n}", main),
+            *(draft(f"{n}-{i}", [message(f"p{n}-{i}")], membership=Membership(f"main{n}", f"t{i}")) for i in range(n)),
+        ]
+        assert write_drafts(store, drafts()).runs == n + 1
+        statements = []
+        listener = lambda *args, statements=statements: statements.append(args[2])  # noqa: E731 - removed below
+        sa.event.listen(store.engine, "before_cursor_execute", listener)
+        assert write_drafts(store, drafts()).runs == 0
+        sa.event.remove(store.engine, "before_cursor_execute", listener)
+        counts.append(len(statements))
+
+    assert counts[0] == counts[1]
