@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import sqlalchemy as sa
@@ -37,8 +38,14 @@ def put(connection: Connection, store: Database, content: bytes, media_type: str
 
 def insert(connection: Connection, store: Database, blob: Blob) -> None:
     """Store a blob whose hash is known, unless it is stored."""
-    row = blob._asdict() | {"size": len(blob.content)}
-    connection.execute(store.insert(store.tables.blobs).values(**row).on_conflict_do_nothing())
+    insert_all(connection, store, [blob])
+
+
+def insert_all(connection: Connection, store: Database, blobs: Iterable[Blob]) -> None:
+    """Store blobs of different known hashes, unless they are stored."""
+    rows = [blob._asdict() | {"size": len(blob.content)} for blob in blobs]
+    if rows:
+        connection.execute(store.insert(store.tables.blobs).values(rows).on_conflict_do_nothing())
 
 
 def get(connection: Connection, store: Database, sha256: str) -> Blob | None:

@@ -88,6 +88,19 @@ def dumps(value: object) -> str:
         raise _unstorable(value, f"{type(error).__name__}: {error}") from error
 
 
+def dumps_all(values: list[Any]) -> list[str]:
+    """Encode many values as `dumps` does each; most need no test of their own."""
+    try:
+        texts = list(map(_write, values)) if _is_json(values) else None
+    except ValueError:
+        texts = None
+    if texts is None:
+        return list(map(dumps, values))
+    if _is_decodable("\n".join(texts)):
+        return texts
+    return [text if _is_decodable(text) else dumps(value) for text, value in zip(texts, values, strict=True)]
+
+
 # `_is_json` detects cycles before anything is written.
 _write = json.JSONEncoder(ensure_ascii=False, allow_nan=False, check_circular=False, separators=(", ", ": ")).encode
 _SCALARS = frozenset({str, int, float, bool, type(None)})
@@ -126,11 +139,15 @@ def _write_unescaped(value: Any) -> str | None:
         text = _write(value)
     except ValueError:  # NaN, infinity, an integer of very many digits
         return None
+    return text if _is_decodable(text) else None
+
+
+def _is_decodable(text: str) -> bool:
+    """Whether JSON text decodes to what was written, without an encoding of a number or text in it."""
     if len(text) > MAX_DIGITS and sys.get_int_max_str_digits() != MAX_DIGITS:  # `_encode` checks every integer
-        return None
+        return False
     # U+0010 and NUL are written as escapes, lone surrogates unescaped.
-    encode = _TYPE in text or _ITEMS in text or "\\u00" in text or not _is_utf8(text)
-    return None if encode else text
+    return not (_TYPE in text or _ITEMS in text or "\\u00" in text or not _is_utf8(text))
 
 
 def loads(text: str) -> Any:

@@ -22,7 +22,7 @@ from sqlalchemy.engine import Connection
 from kern_nb import files
 from kern_nb.db import codec, duckdb_sql, file_descriptors, user_sql
 from kern_nb.db.checkouts import Cursor
-from kern_nb.db.column_types import Boolean, Integer, Real, Text
+from kern_nb.db.column_types import Boolean, Integer, Json, Real, Text
 from kern_nb.db.database import BUSY_TIMEOUT_S
 from kern_nb.db.disk_space import is_disk_full
 from kern_nb.db.group_commit import GroupWriter
@@ -173,7 +173,7 @@ class DuckDb(SessionStore):
             return
         cursor: Cursor = connection.connection.driver_connection.driver  # type: ignore[union-attr]
         types = [_ARROW_TYPES.get(type(table.c[name].type), pa.string()) for name in names]
-        arrays = [pa.array(column, type_) for column, type_ in zip(columns, types, strict=True)]
+        arrays = [_arrow_array(column, type_) for column, type_ in zip(columns, types, strict=True)]
         cursor.register("kern_new_rows", pa.table(arrays, names=names))
         try:
             connection.exec_driver_sql(f"{insert_into} SELECT * FROM kern_new_rows")  # noqa: S608 - quoted names
@@ -293,10 +293,17 @@ def _is_plain(type_: Any, values: list[Any]) -> bool:
     return isinstance(type_, Boolean) or all(map(math.isfinite, numbers))
 
 
+def _arrow_array(values: list[Any], type_: pa.DataType) -> pa.Array:
+    return pa.nulls(len(values), type_) if values.count(None) == len(values) else pa.array(values, type_)
+
+
 def _encode(column: sa.Column[Any], values: list[Any], dialect: sa.Dialect) -> list[Any]:
     type_ = column.type
-    if not isinstance(type_, sa.types.TypeDecorator):
+    if not isinstance(type_, sa.types.TypeDecorator) or values.count(None) == len(values):
         return values
+    if isinstance(type_, Json):
+        texts = iter(codec.dumps_all([value for value in values if value is not None]))
+        return [None if value is None else next(texts) for value in values]
     if isinstance(type_, Text):
         # Few texts need encoding: one test of all of them is faster.
         joined = "".join(filter(None, values))

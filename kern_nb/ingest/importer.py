@@ -11,6 +11,7 @@ import sqlite3
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeAlias
@@ -115,7 +116,7 @@ class Membership:
     tool_call_id: str | None = None
 
 
-@dataclass(slots=True)
+@dataclass
 class Draft:
     """A session of a source that is not stored yet.
 
@@ -162,7 +163,7 @@ class Draft:
         """The session's id."""
         return self.session.session_id
 
-    @property
+    @cached_property
     def weight(self) -> int:
         """Its size in memory, in messages of typical length."""
         return sum(1 + _length(message.content) // _MESSAGE_LENGTH for run in self.runs for message in run.messages)

@@ -160,8 +160,8 @@ class _BatchWriter:
             connection.execute(s.update().where(s.c.session_id == session_id).values(**row))
         for session_id, source in changes.rescored:
             connection.execute(scores.delete().where(scores.c.session_id == session_id, scores.c.source == source))
-        for sha256, content in changes.blobs.items():
-            blobs.insert(connection, self.store, Blob(sha256, "application/json", content))
+        shared = [Blob(sha256, "application/json", content) for sha256, content in changes.blobs.items()]
+        blobs.insert_all(connection, self.store, shared)
         rows = changes.all_rows()
         for name, new in rows.items():
             self.store.insert_rows(connection, getattr(tables, name), new)
