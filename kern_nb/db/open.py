@@ -8,7 +8,7 @@ from kern_nb.db import file_descriptors
 from kern_nb.db.schema import SESSION_TABLE
 from kern_nb.db.store import SessionStore
 from kern_nb.db.urls import is_connection_string, mask
-from kern_nb.errors import NotAStore, StoreNotFound
+from kern_nb.errors import ForeignLayout, NotAStore, StoreNotFound
 
 _ENGINES = {".duckdb": "duckdb", ".ddb": "duckdb", ".db": "sqlite", ".sqlite": "sqlite", ".sqlite3": "sqlite"}
 
@@ -18,8 +18,9 @@ def open_store(
 ) -> SessionStore:
     """Open the store at a path or URL. Nothing is written: a new path becomes a file at the first write.
 
-    A database that has tables, but none of kern_nb's, belongs to another program. It is refused, and neither its file
-    nor anything beside it changes, including time stamps.
+    A database that has tables, but none of kern_nb's, belongs to another program, and neither its file nor anything
+    beside it changes, including time stamps. If an importer recognizes its tables, its sessions are read in place:
+    the store has the same frames, and refuses writes. Otherwise it is refused.
 
     Args:
         target: A path (``.duckdb``; ``.db``, ``.sqlite``), an SQLAlchemy URL, ``:memory:``, or a store, which is
@@ -34,7 +35,7 @@ def open_store(
     Raises:
         StoreNotFound: the folder, or a file to read, does not exist.
         NotAStore: the target is something else.
-        ForeignLayout: the database belongs to another program.
+        ForeignLayout: the database belongs to a program whose sessions cannot be read.
         SchemaTooNew: a newer kern_nb wrote the store.
         StoreBusy: another process holds the file.
         StoreUnavailable: the store cannot be opened now.
@@ -73,6 +74,14 @@ def open_store(
         store = _open_file(Path(text).expanduser(), None, session_table, read_only=read_only)
     try:
         store.exists()
+    except ForeignLayout:
+        from kern_nb.foreign import open_in_place
+
+        store.close()
+        in_place = open_in_place(store)
+        if in_place is None:
+            raise
+        return in_place
     except BaseException:
         store.close()
         raise
