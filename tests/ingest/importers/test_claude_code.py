@@ -112,7 +112,7 @@ def test_the_lines_of_an_answer_are_one_message_counted_once(tmp_path):
     assert [m.is_error for m in run.messages if m.role == "tool"] == [False, True]
     assert [c.duration_s for c in first.tool_calls] == [1.5, None]
     assert (run.duration_s, run.output, run.model) == (7.0, "Done.", "m-1")
-    assert draft.keys == [["u1", "a1", "r1", "r2", "a5"]]
+    assert [len(set(keys)) for keys in draft.keys] == [5]
     assert draft.has_record_ids
     assert (draft.session_id, draft.session.agent_id) == (SESSION, "claude-code")
     assert draft.session.metadata["cwd"] == "/w"

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from kern_nb.ingest.importer import MalformedRecord
 from kern_nb.ingest.parsing.parts import simplify
 from kern_nb.ingest.parsing.times import to_time
+from kern_nb.ingest.parsing.tree import copy_key
 from kern_nb.ingest.parsing.values import drop_null, sum_present, to_cost, to_count, to_duration, to_flag, to_id
 from kern_nb.ingest.run_splitter import SourceMessage
 from kern_nb.records import PART_TYPES, Message, ToolCall, Usage
@@ -133,7 +134,8 @@ def key_of(record: Record) -> str:
     """The id of a record, equal in the copies of it in other sessions."""
     origin = record.get("forkedFrom")
     original = origin.get("messageUuid") if isinstance(origin, dict) else None
-    return original if isinstance(original, str) and original else str(record["uuid"])
+    record_id = original if isinstance(original, str) and original else str(record["uuid"])
+    return copy_key(record_id, record["type"], record.get("timestamp"), content_of(record))
 
 
 def usage_of(record: Record) -> Record:

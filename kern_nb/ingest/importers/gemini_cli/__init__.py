@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import PurePath
 from typing import Any
 
 from kern_nb.ingest.importer import (
@@ -42,6 +43,7 @@ from kern_nb.ingest.importers.gemini_cli.parts import (
     to_usage,
 )
 from kern_nb.ingest.parsing.times import to_time, to_unix_seconds
+from kern_nb.ingest.parsing.tree import record_key
 from kern_nb.ingest.parsing.values import keep_scalars, to_id, to_list, to_object, to_text, without
 from kern_nb.ingest.report import Problem
 from kern_nb.ingest.run_splitter import SourceMessage, split_runs
@@ -127,6 +129,11 @@ class _Log:
         else:
             raise MalformedRecord("it is no header, message or change")
 
+    def is_other_session(self, record: dict[str, Any]) -> bool:
+        """Whether a record is the header of another session: several files may be joined to one."""
+        own, other = to_id(self.fields.get("sessionId")), to_id(record.get("sessionId"))
+        return "$set" not in record and None not in (own, other) and own != other
+
     def _set(self, changes: Any) -> None:
         if not isinstance(changes, dict):
             raise MalformedRecord(f"'$set' must be an object, got {json_type(changes)}")
@@ -210,11 +217,18 @@ def _read(source: Source) -> Iterator[Draft | Problem]:
         try:
             if not isinstance(item.value, dict):
                 raise MalformedRecord(f"it must be an object, got {json_type(item.value)}")
+            if log.is_other_session(item.value):
+                yield from _drafts(source, log, first_line)
+                log, first_line = _Log(), item.line
             log.add(item.value)
         except RECORD_ERRORS as error:
             yield Problem(source.name, item.line, f"The record is not imported: {error_text(error)}.")
         yield from (Problem(source.name, item.line, reason) for reason in log.problems)
         log.problems.clear()
+    yield from _drafts(source, log, first_line)
+
+
+def _drafts(source: Source, log: _Log, first_line: int) -> Iterator[Draft | Problem]:
     unreadable: set[str] = set()
     for message_id, record in log.messages.items():
         try:
@@ -226,12 +240,12 @@ def _read(source: Source) -> Iterator[Draft | Problem]:
     for line in log.lines():
         records = [log.messages[message_id] for message_id in line if message_id not in unreadable]
         try:
-            yield _draft(source, log, records)
+            yield _draft(source, log, records, first_line)
         except RECORD_ERRORS as error:
             yield Problem(source.name, first_line, f"The session is not imported: {error_text(error)}.")
 
 
-def _draft(source: Source, log: _Log, records: list[dict[str, Any]]) -> Draft:
+def _draft(source: Source, log: _Log, records: list[dict[str, Any]], first_line: int) -> Draft:
     fields = log.fields
     recorded_id = to_id(fields.get("sessionId"))
     session_id = recorded_id or source.session_name
@@ -251,7 +265,7 @@ def _draft(source: Source, log: _Log, records: list[dict[str, Any]]) -> Draft:
     times = [to_time(fields.get(name)) for name in ("startTime", "lastUpdated")]
     return Draft(
         file=source.name,
-        line=lambda: 1,
+        line=lambda: first_line,
         session=Session(
             session_id=session_id,
             agent_id="qwen-code" if is_qwen else "gemini-cli",
@@ -274,9 +288,9 @@ def _draft(source: Source, log: _Log, records: list[dict[str, Any]]) -> Draft:
 
 def _find_membership(source: Source, fields: dict[str, Any], session_id: str) -> Membership | None:
     """The parent of a nested agent, after which the folder of its file is named."""
-    folder = source.path.absolute().parent
-    is_nested = fields.get("kind") == "subagent" and folder.parent.name == "chats" and folder.name != session_id
-    return Membership(folder.name) if is_nested else None
+    folders = PurePath(source.location).parts[:-1]
+    is_nested = fields.get("kind") == "subagent" and "chats" in folders[:-1] and folders[-1] != session_id
+    return Membership(folders[-1]) if is_nested else None
 
 
 def _to_source_messages(record: dict[str, Any], session_id: str, answered: set[str | None]) -> list[SourceMessage]:
@@ -288,7 +302,7 @@ def _to_source_messages(record: dict[str, Any], session_id: str, answered: set[s
         responses = [to_result(response, time, None) for response in find_responses(parts)]
         new = [result for result in responses if result.tool_call_id not in answered]
         answered |= {result.tool_call_id for result in new}
-        return [SourceMessage(m, m.content, f"{message_id}:{m.tool_call_id}", starts_run=False) for m in new]
+        return [SourceMessage(m, m.content, f"{record_key(session_id, str(message_id))}:{m.tool_call_id}", starts_run=False) for m in new]
     extra = without(record, _MAPPED_FIELDS)
     text = text_of_parts(parts).lstrip()
     is_context, is_compaction = text.startswith(_CONTEXT_PREFIXES), text.startswith(COMPACTION_PREFIX)
@@ -304,7 +318,7 @@ def _to_source_messages(record: dict[str, Any], session_id: str, answered: set[s
     else:
         message.extra["type"] = kind
     # The id of a context is a hash of it, which other sessions have as well.
-    key = f"{session_id}/{message_id}" if is_context else message_id
+    key = f"{session_id}/{message_id}" if is_context else record_key(session_id, str(message_id))
     source_message = SourceMessage(message, value, key, kind == "user" and not is_context and not is_compaction)
     return [source_message, *(SourceMessage(m, None, f"{key}:{m.tool_call_id}", starts_run=False) for m in results)]
 
