@@ -140,12 +140,12 @@ def key_of(record: Record) -> str:
 
 def usage_of(record: Record) -> Record:
     """The token counts of an answer, as the source states them."""
-    usage = record["message"].get("usage")
+    usage = record["message"].get("usage") if "message" in record else None
     return usage if isinstance(usage, dict) else {}
 
 
-def parse_answer(records: Sequence[Record]) -> SourceMessage:
-    """Parse the lines of one answer: their parts are joined, their usage is that of the largest output."""
+def parse_answer(records: Sequence[Record], counted: Record | None) -> SourceMessage:
+    """Parse the lines of one answer: their parts are joined, the usage is that of the record to count, if any."""
     first = records[0]
     parts: list[Any] = []
     calls: list[ToolCall] = []
@@ -157,7 +157,6 @@ def parse_answer(records: Sequence[Record]) -> SourceMessage:
         for part in _as_list(content):
             if part not in earlier:
                 _add_part(part, parts, calls, others)
-    counted = max(records, key=lambda r: to_count(usage_of(r).get("output_tokens")) or 0)
     for call in calls:
         call.created_at = to_time(first.get("timestamp"))
     model = first["message"].get("model")
@@ -166,19 +165,21 @@ def parse_answer(records: Sequence[Record]) -> SourceMessage:
     for record in records:
         extra |= {key: value for key, value in record["message"].items() if key not in _MAPPED_MESSAGE}
         extra |= {key: value for key, value in record.items() if key not in _MAPPED_FIELDS}
-    extra |= {"uuid": first["uuid"], "usage": usage_of(counted) or None, "parts": others or None}
+    extra |= {"uuid": first["uuid"], "usage": usage_of(counted or {}) or None, "parts": others or None}
     extra |= {"model": model} if is_synthetic else {}
     message = Message(
         role="assistant",
         content=simplify(parts) or None,
         tool_calls=calls,
         model=model if isinstance(model, str) and not is_synthetic else None,
-        usage=None if is_synthetic else parse_usage(counted),
+        usage=None if is_synthetic or counted is None else parse_usage(counted),
         message_id=to_id(first["message"].get("id")) or to_id(first["uuid"]),
         created_at=to_time(first.get("timestamp")),
         extra=drop_null(extra),
     )
-    return SourceMessage(message, [_own_fields(record) for record in records], key_of(first))
+    own = [_own_fields(record) for record in records]
+    is_whole = any(record is counted for record in records)
+    return SourceMessage(message, own if is_whole else [*own, usage_of(counted or {})], key_of(first))
 
 
 def _as_list(content: Any) -> list[Any]:

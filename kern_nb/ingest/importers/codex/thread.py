@@ -102,6 +102,12 @@ class Thread:
         """Whether another agent started this one."""
         return "subagent" in to_object(self.meta.get("source")) or self.meta.get("thread_source") == "subagent"
 
+    def ends_before(self, meta: dict[str, Any]) -> bool:
+        """Whether a header is that of another file: those of threads whose records a fork repeats precede the turns."""
+        thread_id = to_id(meta.get("id"))
+        has_items = any(turn.items for turn in self.path)
+        return has_items and thread_id not in (None, self.thread_id, *self.parents)
+
     def add(self, kind: str, payload: dict[str, Any], time: datetime | None, ordinal: Any) -> None:
         """Add a record."""
         if time is not None:

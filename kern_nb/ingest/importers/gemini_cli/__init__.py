@@ -298,11 +298,12 @@ def _to_source_messages(record: dict[str, Any], session_id: str, answered: set[s
     message_id, kind, time = to_id(record.get("id")), record.get("type"), to_time(record.get("timestamp"))
     parts = to_parts(record.get("content"))
     value = [record.get(name) for name in ("type", "content", "model", "tokens", "thoughts")]
+    key = record_key(session_id, str(message_id))
     if kind == "user" and is_response(parts):
         responses = [to_result(response, time, None) for response in find_responses(parts)]
         new = [result for result in responses if result.tool_call_id not in answered]
         answered |= {result.tool_call_id for result in new}
-        return [SourceMessage(m, m.content, f"{record_key(session_id, str(message_id))}:{m.tool_call_id}", starts_run=False) for m in new]
+        return [SourceMessage(m, m.content, f"{key}:{m.tool_call_id}", starts_run=False) for m in new]
     extra = without(record, _MAPPED_FIELDS)
     text = text_of_parts(parts).lstrip()
     is_context, is_compaction = text.startswith(_CONTEXT_PREFIXES), text.startswith(COMPACTION_PREFIX)
@@ -317,8 +318,8 @@ def _to_source_messages(record: dict[str, Any], session_id: str, answered: set[s
         value.append(record.get("toolCalls"))
     else:
         message.extra["type"] = kind
-    # The id of a context is a hash of it, which other sessions have as well.
-    key = f"{session_id}/{message_id}" if is_context else record_key(session_id, str(message_id))
+    if is_context:  # its id is a hash of it, which other sessions have as well
+        key = f"{session_id}/{message_id}"
     source_message = SourceMessage(message, value, key, kind == "user" and not is_context and not is_compaction)
     return [source_message, *(SourceMessage(m, None, f"{key}:{m.tool_call_id}", starts_run=False) for m in results)]
 
