@@ -106,7 +106,8 @@ class Thread:
         """Whether a header is that of another file: those of threads whose records a fork repeats precede the turns."""
         thread_id = to_id(meta.get("id"))
         has_items = any(turn.items for turn in self.path)
-        return has_items and thread_id not in (None, self.thread_id, *self.parents)
+        is_known = None in (thread_id, self.thread_id) or thread_id in (self.thread_id, *self.parents)
+        return has_items and not is_known
 
     def add(self, kind: str, payload: dict[str, Any], time: datetime | None, ordinal: Any) -> None:
         """Add a record."""
