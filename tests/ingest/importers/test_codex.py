@@ -419,3 +419,10 @@ def test_titles_in_the_database_of_threads(tmp_path):
         store.ingest(tmp_path / "home", progress=False)
         assert list(store.sessions_df()["session_name"]) == ["Lint"]
     state.close()
+
+
+def test_the_context_of_a_turn_is_kept(tmp_path):
+    context = {"turn_id": TURN_1, "model": "m1", "effort": "high", "sandbox_policy": {"type": "read-only"}}
+    records = [meta(), event("task_started", turn_id=TURN_1), line("turn_context", context), text("user", "one")]
+    [draft], _ = read(tmp_path, records)
+    assert draft.runs[0].extra["turn_context"] == {"effort": "high", "sandbox_policy": {"type": "read-only"}}

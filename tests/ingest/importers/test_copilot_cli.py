@@ -184,3 +184,11 @@ def test_short_ids_of_two_sessions_are_not_those_of_copies(importer, tmp_path):
     with SqliteDb(tmp_path / "s.db") as store:
         store.ingest(tmp_path / "p", progress=False)
         assert sorted(store.messages_df().query("role == 'assistant'")["content"]) == ["Of s1.", "Of s2."]
+
+
+def test_a_repeated_event_counts_once(importer, tmp_path):
+    [once], _ = read(importer, write(tmp_path, "once.jsonl", TALK))
+    [twice], problems = read(importer, write(tmp_path, "twice.jsonl", tuple(e for e in TALK for _ in range(2))))
+    assert problems == []
+    assert (twice.keys, [m.content for m in messages(twice)]) == (once.keys, [m.content for m in messages(once)])
+    assert [run.usage for run in twice.runs] == [run.usage for run in once.runs]

@@ -375,3 +375,9 @@ def test_messages_without_times_are_not_those_of_copies(tmp_path):
         report = store.ingest(tmp_path, progress=False)
         assert (report.branches, report.errors) == (0, [])
         assert sorted(store.messages_df().query("role == 'assistant'")["content"]) == ["Of ses_a.", "Of ses_b."]
+
+
+def test_a_repeated_message_is_reported(tmp_path):
+    [draft], problems = read(tmp_path, export(*TALK, TALK[2]))
+    assert [problem.reason for problem in problems] == ["Message 'msg_003' is not imported: its id is repeated."]
+    assert totals(draft).output_tokens == 15

@@ -274,6 +274,8 @@ def _set_run(run: Run, turns: list[Turn], provider: str | None, *, is_shared: bo
     records = [record for turn in turns for record in turn.records if not is_shared or turn is turns[0]]
     if records:
         run.extra = {"records": records}
+    if prompted.context:
+        run.extra["turn_context"] = prompted.context
     turn_ids = [turn.turn_id for turn in turns if turn.turn_id is not None]
     if turn_ids:
         run.extra["turn_ids"] = turn_ids

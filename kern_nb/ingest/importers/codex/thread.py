@@ -40,6 +40,8 @@ _IGNORED_EVENTS = frozenset(
         "thread_name_updated",
     }
 )  # fmt: skip
+# The instructions are those of the header or of messages.
+_MAPPED_CONTEXT = ("turn_id", "root_turn_id", "model", "user_instructions", "developer_instructions")
 _UUID7 = re.compile(r"([0-9a-f]{8})-([0-9a-f]{4})-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}")
 _MIN_UNIQUE_ID = 20  # characters; a shorter id of a turn is unique in its thread only
 
@@ -52,6 +54,7 @@ class Turn:
     owner: str
     items: list[Item] = field(default_factory=list)
     model: str | None = None
+    context: dict[str, Any] = field(default_factory=dict)
     started_at: float | None = None
     has_start: bool = False
     has_end: bool = False
@@ -182,6 +185,7 @@ class Thread:
         )
         self.model = to_text(payload.get("model")) or self.model
         turn.model = self.model
+        turn.context = without(payload, _MAPPED_CONTEXT)
 
     # Items
 

@@ -256,6 +256,7 @@ class Log:
     _call_of_agent: dict[str, str] = field(default_factory=dict)
     _spent: Usage | None = None
     _n_counted: dict[int, int] = field(default_factory=dict)
+    _added: set[str] = field(default_factory=set)
 
     def threads(self) -> Iterator[Thread]:
         """The main thread and the nested ones."""
@@ -280,6 +281,11 @@ class Log:
         kind, data = event.get("type"), event.get("data")
         if not isinstance(kind, str) or not isinstance(data, dict):
             raise MalformedRecord("it has no type or no data")
+        if event.get("id"):
+            digest = hash_record(event)
+            if digest in self._added:  # the same line twice
+                return
+            self._added.add(digest)
         if time := to_text(event.get("timestamp")):
             self.first_time, self.last_time = self.first_time or time, time
         if not (self._add_message(kind, event, data) or self._add_fact(kind, event, data)) and not kind.startswith(
