@@ -426,3 +426,12 @@ def test_the_context_of_a_turn_is_kept(tmp_path):
     records = [meta(), event("task_started", turn_id=TURN_1), line("turn_context", context), text("user", "one")]
     [draft], _ = read(tmp_path, records)
     assert draft.runs[0].extra["turn_context"] == {"effort": "high", "sandbox_policy": {"type": "read-only"}}
+
+
+@pytest.mark.parametrize("result", ["aborted", "aborted by user after 2.3s", "Wall time: 2.3 seconds\naborted by user"])
+def test_a_call_of_an_aborted_turn_failed(tmp_path, result):
+    records = [meta(), text("user", "one"), call(), output(result), event("turn_aborted", reason="interrupted")]
+    [draft], _ = read(tmp_path, records)
+    assert (draft.runs[0].status, draft.runs[0].messages[1].tool_calls[0].status) == ("CANCELLED", "failed")
+    [draft], _ = read(tmp_path, records[:-1])
+    assert draft.runs[0].messages[1].tool_calls[0].status == "completed"

@@ -312,3 +312,10 @@ def test_a_nested_agent_of_a_nested_agent(tmp_path):
     header = HEADER | {"sessionId": "s3", "kind": "subagent"}
     [draft], _ = read(tmp_path, (header, user("u1", "go"), answer("g1", "A")), "chats/s1/s2/session-s3.jsonl")
     assert draft.membership.session_id == "s2"
+
+
+def test_the_folder_of_the_project(tmp_path):
+    (tmp_path / "p").mkdir()
+    (tmp_path / "p" / ".project_root").write_text("/home/a/shelf")
+    [draft], _ = read(tmp_path / "p", TALK, "chats/session-x.jsonl")
+    assert draft.session.metadata["project_root"] == "/home/a/shelf"

@@ -36,7 +36,7 @@ from kern_nb.ingest.importer import (
     hash_record,
     json_type,
 )
-from kern_nb.ingest.importers.codex.items import Item, is_item
+from kern_nb.ingest.importers.codex.items import Item, is_abortion, is_item
 from kern_nb.ingest.importers.codex.thread import Thread, Turn, group_by_run
 from kern_nb.ingest.importers.codex.titles import read_titles, title_files
 from kern_nb.ingest.parsing.times import to_time, to_unix_seconds
@@ -200,7 +200,13 @@ def _draft(source: Source, thread: Thread, path: list[Turn], line: int) -> Draft
     match = _FILE_ID.search(stem)
     session_id = thread.thread_id or (match[1] if match else stem)
     groups = list(group_by_run(path))
-    messages = [[_to_source_message(item, thread) for item in items] for items, _ in groups]
+    messages = [
+        [
+            _to_source_message(item, thread, is_aborted=any(turn.status == "CANCELLED" for turn in turns))
+            for item in items
+        ]
+        for items, turns in groups
+    ]
     if not meta and not messages:
         raise MalformedRecord("it has no header and no messages")
     runs, hashes, keys = build_runs(session_id, messages)
@@ -238,7 +244,7 @@ def _draft(source: Source, thread: Thread, path: list[Turn], line: int) -> Draft
     )
 
 
-def _to_source_message(item: Item, thread: Thread) -> SourceMessage:
+def _to_source_message(item: Item, thread: Thread, *, is_aborted: bool) -> SourceMessage:
     message = item.message
     if thread.rolled_back:  # lines share messages, and each sets indexes of its own
         message = message.model_copy(deep=True)
@@ -255,6 +261,9 @@ def _to_source_message(item: Item, thread: Thread) -> SourceMessage:
     if message.role == "tool" and outcome is not None and outcome.is_error is not None:
         message.is_error = outcome.is_error
         stated.append(outcome.is_error)
+    if is_aborted and message.role == "tool" and message.is_error is None and is_abortion(message.content):
+        message.is_error = True
+        stated.append("aborted")
     return SourceMessage(message, [item.record, stated], item.key, item.starts_run or False)
 
 

@@ -14,10 +14,12 @@ fields of the document, its list of messages among them, and ``$rewindTo``, whic
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Any
 
+from kern_nb.db.file_descriptors import open_binary
 from kern_nb.ingest.importer import (
     RECORD_ERRORS,
     Draft,
@@ -56,6 +58,7 @@ _ANSWERS = ("gemini", "qwen")
 _TYPES = ("user", "info", "warning", "error", *_ANSWERS)
 _COUNTS = ("input", "output", "thoughts", "cached", "tool", "total")
 _CONTEXT_PREFIXES = ("<session_context>", "This is the Gemini CLI. We are setting up the context")
+_MAX_PATH = 4000
 _MAPPED_FIELDS = frozenset({"id", "timestamp", "type", "content", "toolCalls", "thoughts", "tokens", "model"})
 _MAPPED_CALL_FIELDS = frozenset({"id", "name", "args", "result", "timestamp"})
 
@@ -272,6 +275,7 @@ def _draft(source: Source, log: _Log, records: list[dict[str, Any]], first_line:
             session_data={"session_name": title} if title else None,
             agent_data={NAME: {k: v for k, v in fields.items() if isinstance(v, (dict, list)) and v}},
             metadata={"file": source.name}
+            | _project_root(source)
             | keep_scalars(without(fields, ("sessionId", "summary", "startTime", "lastUpdated"))),
             created_at=to_unix_seconds(times[0]),
             updated_at=to_unix_seconds(times[1] or times[0]),
@@ -284,6 +288,16 @@ def _draft(source: Source, log: _Log, records: list[dict[str, Any]], first_line:
         has_record_ids=True,
         membership=_find_membership(source, fields, session_id),
     )
+
+
+def _project_root(source: Source) -> dict[str, str]:
+    """The folder of the project, which a file beside the folder of the chats names."""
+    folder = next((parent.parent for parent in source.path.absolute().parents if parent.name == "chats"), None)
+    if folder is not None:
+        with suppress(OSError), open_binary(folder / ".project_root") as file:
+            text = file.read(_MAX_PATH).decode(errors="replace").strip()
+            return {"project_root": text} if text else {}
+    return {}
 
 
 def _find_membership(source: Source, fields: dict[str, Any], session_id: str) -> Membership | None:
