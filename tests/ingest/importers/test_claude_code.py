@@ -668,3 +668,16 @@ def test_the_duration_of_two_results_in_a_record_is_that_of_neither(tmp_path):
     transcript = Transcript().user("u1", "one").answer("a1", "m1", call("c1"), call("c2"))
     draft = read_single(tmp_path, transcript.user("r1", parts, toolUseResult={"durationMs": 5}))
     assert [c.duration_s for c in draft.runs[0].messages[1].tool_calls] == [None, None]
+
+
+def test_a_resumed_subagent_is_that_of_the_first_call(tmp_path):
+    transcript = Transcript().user("u1", "one")
+    for number in (1, 2):
+        transcript.answer(f"a{number}", f"m{number}", call(f"c{number}", "Task", prompt="go"))
+        transcript.result(f"r{number}", f"c{number}", toolUseResult={"agentId": "x"})
+    agent = Transcript(isSidechain=True, agentId="x").user("b1", "go").answer("b2", "m9", "Done.")
+    folder = tmp_path / SESSION / "subagents"
+    folder.mkdir(parents=True)
+    (folder / "agent-x.jsonl").write_text(agent.text())
+    drafts, _ = read(tmp_path / f"{SESSION}.jsonl", transcript.text())
+    assert drafts[1].membership == Membership(SESSION, "c1")

@@ -143,7 +143,7 @@ class _Reader:
         if isinstance(details, dict) and isinstance(details.get("agentId"), str) and is_message(record):
             ids = result_ids(record)
             if len(ids) == 1:
-                self.file.agent_calls[details["agentId"]] = ids.pop()
+                self.file.agent_calls.setdefault(details["agentId"], ids.pop())  # later calls resume it
         elif record.get("type") == "progress" and isinstance(progress, dict):
             agent, call = progress.get("agentId"), record.get("parentToolUseID")
             if isinstance(agent, str) and isinstance(call, str):
