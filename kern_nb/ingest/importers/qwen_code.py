@@ -34,6 +34,7 @@ from kern_nb.ingest.importers.gemini_cli.parts import (
     to_usage,
 )
 from kern_nb.ingest.parsing.times import to_time, to_unix_seconds
+from kern_nb.ingest.parsing.tree import copy_key
 from kern_nb.ingest.parsing.values import keep_scalars, to_id, to_list, to_object, to_text, without
 from kern_nb.ingest.report import Problem
 from kern_nb.ingest.run_splitter import SourceMessage, split_runs
@@ -200,18 +201,19 @@ def _to_source_messages(record: dict[str, Any]) -> list[SourceMessage]:
     """The message of a record, or the results of calls in it."""
     if not _is_message_record(record):
         return []
-    kind, key, time = record.get("type"), str(record["uuid"]), to_time(record.get("timestamp"))
+    kind, record_id, time = record.get("type"), str(record["uuid"]), to_time(record.get("timestamp"))
     if not isinstance(record.get("message", {}), dict):
         raise MalformedRecord(f"'message' must be an object, got {json_type(record['message'])}")
     parts = to_parts(to_list(to_object(record.get("message")).get("parts")))
     value = without(record, _PATH_FIELDS)
+    key = copy_key(record_id, value)
     if kind == "tool_result":
         call = to_object(record.get("toolCallResult"))
         results = [to_result(response, time, call.get("status")) for response in find_responses(parts)]
         return [
             SourceMessage(result, value, f"{key}:{number}", starts_run=False) for number, result in enumerate(results)
         ]
-    message = Message(role="user", content=to_content(parts), message_id=key, created_at=time)
+    message = Message(role="user", content=to_content(parts), message_id=record_id, created_at=time)
     message.extra = without(record, _MAPPED_FIELDS)
     if kind == "assistant":
         message.role, message.model = "assistant", to_text(record.get("model"))

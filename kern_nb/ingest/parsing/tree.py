@@ -21,6 +21,11 @@ def record_key(session_id: str, record_id: str) -> str:
     return record_id if _GLOBAL_ID.fullmatch(record_id) else hash_record(session_id, record_id)
 
 
+def copy_key(record_id: str, *content: Any) -> str:
+    """The key of a record that other sessions may copy: an id that is no UUID is told apart by what the record says."""
+    return record_id if _GLOBAL_ID.fullmatch(record_id) else hash_record(record_id, *content)
+
+
 class Entry(NamedTuple):
     """A record with an id.
 

@@ -385,3 +385,53 @@ def test_the_samples_have_the_expected_figures(shared_data, tmp_path):
     ]
     again = store.ingest(shared_data / "codex", progress=False)
     assert (again.sessions, again.runs, again.messages) == (0, 0, 0)
+
+
+def test_rollouts_joined_to_one_file_are_sessions(tmp_path):
+    records = [meta("t1"), text("user", "one"), tokens(10, 10), text("assistant", "A"), meta("t1")]
+    records += [meta("t2"), text("user", "two"), text("assistant", "B"), tokens(10, 10)]
+    drafts, problems = read(tmp_path, records)
+    assert problems == []
+    assert [(d.session_id, [run.input for run in d.runs]) for d in drafts] == [("t1", ["one"]), ("t2", ["two"])]
+    assert [d.runs[0].messages[-1].usage.input_tokens for d in drafts] == [10, 10]
+
+
+def test_titles_in_the_database_of_threads(tmp_path):
+    import sqlite3
+
+    import pyarrow as pa
+
+    from kern_nb.db import SqliteDb
+
+    write(tmp_path / "home" / "sessions" / "rollout-1.jsonl", [meta(), text("user", "one")])
+    rollout = tmp_path / "home" / "sessions" / "rollout-1.jsonl"
+    rollout.with_suffix(".jsonl.zst").write_bytes(pa.compress(rollout.read_bytes(), codec="zstd", asbytes=True))
+    rollout.unlink()
+    state = sqlite3.connect(tmp_path / "home" / "state_5.sqlite")
+    state.execute("CREATE TABLE threads (id, title, name)")
+    state.execute("INSERT INTO threads VALUES (?, 'one', NULL)", [PARENT])
+    state.commit()
+    with SqliteDb(tmp_path / "s.db") as store:
+        report = store.ingest(tmp_path / "home", progress=False)
+        assert (report.errors, list(store.sessions_df()["session_name"])) == ([], ["one"])
+        state.execute("UPDATE threads SET name = 'Lint'")
+        state.commit()
+        store.ingest(tmp_path / "home", progress=False)
+        assert list(store.sessions_df()["session_name"]) == ["Lint"]
+    state.close()
+
+
+def test_the_context_of_a_turn_is_kept(tmp_path):
+    context = {"turn_id": TURN_1, "model": "m1", "effort": "high", "sandbox_policy": {"type": "read-only"}}
+    records = [meta(), event("task_started", turn_id=TURN_1), line("turn_context", context), text("user", "one")]
+    [draft], _ = read(tmp_path, records)
+    assert draft.runs[0].extra["turn_context"] == {"effort": "high", "sandbox_policy": {"type": "read-only"}}
+
+
+@pytest.mark.parametrize("result", ["aborted", "aborted by user after 2.3s", "Wall time: 2.3 seconds\naborted by user"])
+def test_a_call_of_an_aborted_turn_failed(tmp_path, result):
+    records = [meta(), text("user", "one"), call(), output(result), event("turn_aborted", reason="interrupted")]
+    [draft], _ = read(tmp_path, records)
+    assert (draft.runs[0].status, draft.runs[0].messages[1].tool_calls[0].status) == ("CANCELLED", "failed")
+    [draft], _ = read(tmp_path, records[:-1])
+    assert draft.runs[0].messages[1].tool_calls[0].status == "completed"

@@ -145,3 +145,50 @@ def test_damaged_files_raise_nothing(importer, tmp_path):
         assert drafts
     [draft], problems = read(importer, write(tmp_path, "x.jsonl", (TALK[0], 5, {"type": "x"}, TALK[2])))
     assert (inputs(draft), [problem.line for problem in problems]) == (["Sort the shelf"], [2, 3])
+
+
+def test_a_nested_agent_that_a_nested_agent_calls(importer, tmp_path):
+    def request(call_id):
+        return [{"toolCallId": call_id, "name": "task", "arguments": {}}]
+
+    records = (
+        *TALK[:3],
+        event(3, "assistant.message", messageId="a", content="", toolRequests=request("t1")),
+        event(4, "assistant.message", messageId="n1", content="", parentToolCallId="t1", toolRequests=request("t2")),
+        event(5, "assistant.message", messageId="n2", content="Deep.", parentToolCallId="t2"),
+        event(6, "assistant.message", messageId="n3", content="There.", parentToolCallId="t1"),
+    )
+    path = write(tmp_path, "events.jsonl", records)
+    drafts, _ = read(importer, path)
+    assert [d.membership and d.membership.session_id for d in drafts] == [None, "s1", "s1/t1"]
+    runs = import_twice(tmp_path, path).runs_df()
+    assert list(runs["parent_run_id"].isna()) == [True, False, False]
+    assert runs["parent_run_id"][2] == runs["run_id"][1]
+
+
+def test_sessions_joined_to_one_file(importer, tmp_path):
+    other = event(14, "session.start", sessionId="s2"), event(15, "user.message", content="Two"), shutdown(16, 5, 1, 0)
+    drafts, problems = read(importer, write(tmp_path, "all.jsonl", (*TALK, *other)))
+    assert problems == []
+    assert [(d.session_id, inputs(d)) for d in drafts] == [("s1", ["Sort the shelf", "More"]), ("s2", ["Two"])]
+    assert drafts[1].runs[0].usage.input_tokens == 5
+
+
+def test_short_ids_of_two_sessions_are_not_those_of_copies(importer, tmp_path):
+    from kern_nb.db import SqliteDb
+
+    for name in ("s1", "s2"):
+        start = event(0, "session.start", sessionId=name)
+        talk = event(1, "user.message", content="same"), event(2, "assistant.message", content=f"Of {name}.")
+        write(tmp_path, f"p/{name}.jsonl", (start, *talk))
+    with SqliteDb(tmp_path / "s.db") as store:
+        store.ingest(tmp_path / "p", progress=False)
+        assert sorted(store.messages_df().query("role == 'assistant'")["content"]) == ["Of s1.", "Of s2."]
+
+
+def test_a_repeated_event_counts_once(importer, tmp_path):
+    [once], _ = read(importer, write(tmp_path, "once.jsonl", TALK))
+    [twice], problems = read(importer, write(tmp_path, "twice.jsonl", tuple(e for e in TALK for _ in range(2))))
+    assert problems == []
+    assert (twice.keys, [m.content for m in messages(twice)]) == (once.keys, [m.content for m in messages(once)])
+    assert [run.usage for run in twice.runs] == [run.usage for run in once.runs]

@@ -287,3 +287,35 @@ def test_the_sample_has_the_expected_figures(shared_data, tmp_path):
     assert (first.errors, first.sessions, first.runs) == ([], 1, 2)
     again = store.ingest(shared_data / "gemini_cli", progress=False)
     assert (again.sessions, again.runs, again.messages) == (0, 0, 0)
+
+
+def test_documents_with_equal_short_ids_are_sessions_of_their_own(tmp_path):
+    from kern_nb.db import SqliteDb
+
+    messages = [{"id": "1", "type": "user", "content": "x"}, {"id": "2", "type": "gemini", "content": "y"}]
+    documents = [{"sessionId": name, "projectHash": "h", "messages": messages} for name in ("s1", "s2")]
+    path = tmp_path / "all.json"
+    path.write_text(json.dumps(documents[0]) + "\n" + json.dumps(documents[1]))
+    with SqliteDb(tmp_path / "s.db") as store:
+        report = store.ingest(path, progress=False)
+        assert (report.sessions, report.messages, report.branches, report.errors) == (2, 4, 0, [])
+
+
+def test_logs_joined_to_one_file_are_sessions(tmp_path):
+    other = (HEADER | {"sessionId": "s2"}, user("u9", "two"), answer("g9", "B"))
+    drafts, problems = read(tmp_path, (*TALK, HEADER, *other))
+    assert problems == []
+    assert [(d.session_id, inputs(d)) for d in drafts] == [("s1", ["one"]), ("s2", ["two"])]
+
+
+def test_a_nested_agent_of_a_nested_agent(tmp_path):
+    header = HEADER | {"sessionId": "s3", "kind": "subagent"}
+    [draft], _ = read(tmp_path, (header, user("u1", "go"), answer("g1", "A")), "chats/s1/s2/session-s3.jsonl")
+    assert draft.membership.session_id == "s2"
+
+
+def test_the_folder_of_the_project(tmp_path):
+    (tmp_path / "p").mkdir()
+    (tmp_path / "p" / ".project_root").write_text("/home/a/shelf")
+    [draft], _ = read(tmp_path / "p", TALK, "chats/session-x.jsonl")
+    assert draft.session.metadata["project_root"] == "/home/a/shelf"

@@ -363,3 +363,21 @@ def test_the_samples_have_the_expected_figures(shared_data, tmp_path):
     for path in (folder / "opencode.db", folder):
         again = store.ingest(path, progress=False)
         assert (again.sessions, again.runs, again.messages, again.errors) == (0, 0, 0, [])
+
+
+def test_messages_without_times_are_not_those_of_copies(tmp_path):
+    from kern_nb.db import SqliteDb
+
+    for number, name in ((1, "ses_a"), (3, "ses_b")):
+        messages = [user(number, text("same"), time={}), answer(number + 1, number, text(f"Of {name}."), time={})]
+        (tmp_path / f"{name}.json").write_text(json.dumps(export(*messages, session=name)))
+    with SqliteDb(tmp_path / "s.db") as store:
+        report = store.ingest(tmp_path, progress=False)
+        assert (report.branches, report.errors) == (0, [])
+        assert sorted(store.messages_df().query("role == 'assistant'")["content"]) == ["Of ses_a.", "Of ses_b."]
+
+
+def test_a_repeated_message_is_reported(tmp_path):
+    [draft], problems = read(tmp_path, export(*TALK, TALK[2]))
+    assert [problem.reason for problem in problems] == ["Message 'msg_003' is not imported: its id is repeated."]
+    assert totals(draft).output_tokens == 15

@@ -346,3 +346,32 @@ def test_damaged_files_are_stored(tmp_path):
         store.ingest(path, format="pi", progress=False)
         again = store.ingest(path, format="pi", progress=False)
         assert (again.sessions, again.runs) == (0, 0)
+
+
+def test_ids_that_are_numbers_link_entries(tmp_path):
+    recording = Recording().user("one", key=1).answer("A.", key=2).user("left", key=3).answer("B.", key=4, parent=2)
+    drafts, problems = read(tmp_path, recording.user("two", key=5))
+    assert problems == []
+    assert [[run.input for run in draft.runs] for draft in drafts] == [["one", "two"], ["one", "left"]]
+
+
+@pytest.mark.parametrize("version", [1, 3])
+def test_sessions_joined_to_one_file(tmp_path, version):
+    texts = [
+        Recording(name, version).user(name, key="1").answer(f"Of {name}.", key="2").text() for name in ("s1", "s2")
+    ]
+    drafts, problems = read(tmp_path, "".join(texts))
+    assert problems == []
+    assert [(d.session_id, outputs(d), d.fork) for d in drafts] == [("s1", ["Of s1."], None), ("s2", ["Of s2."], None)]
+
+
+def test_short_ids_without_times_are_not_those_of_copies(tmp_path):
+    (tmp_path / "p").mkdir()
+    for name in ("s1", "s2"):
+        recording = Recording(name).user("same", key="1").answer(f"Of {name}.", key="2")
+        for record in recording.records[1:]:
+            del record["timestamp"]
+        (tmp_path / "p" / f"{name}.jsonl").write_text(recording.text())
+    with SqliteDb(tmp_path / "s.db") as store:
+        store.ingest(tmp_path / "p", progress=False)
+        assert sorted(store.messages_df().query("role == 'assistant'")["content"]) == ["Of s1.", "Of s2."]

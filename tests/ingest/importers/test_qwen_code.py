@@ -144,3 +144,14 @@ def test_a_second_import_stores_nothing(tmp_path):
     assert (first.errors, first.sessions, first.runs) == ([], 1, 2)
     again = store.ingest(tmp_path / "s1.jsonl", progress=False)
     assert (again.sessions, again.runs, again.messages) == (0, 0, 0)
+
+
+def test_short_ids_of_two_sessions_are_not_those_of_copies(tmp_path):
+    from kern_nb.db import SqliteDb
+
+    for name in ("s1", "s2"):
+        records = [user("u1", None, "same"), answer("a1", "u1", {"text": f"Of {name}."})]
+        read(tmp_path, [record | {"sessionId": name} for record in records], f"{name}.jsonl")
+    with SqliteDb(tmp_path / "s.db") as store:
+        store.ingest(tmp_path, progress=False)
+        assert sorted(store.messages_df().query("role == 'assistant'")["content"]) == ["Of s1.", "Of s2."]

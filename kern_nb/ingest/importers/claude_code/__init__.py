@@ -37,7 +37,7 @@ from kern_nb.ingest.importers.claude_code.file import (
     TranscriptFile,
     agent_session_id,
     call_with_prompt,
-    read_file,
+    read_files,
     split_sidechains,
 )
 from kern_nb.ingest.importers.claude_code.messages import (
@@ -91,14 +91,14 @@ class ClaudeCode(Importer):
 
     def read(self, source: Source) -> Iterator[Draft | Problem]:
         """Yield the lines of the conversation, then its sub-agents."""
-        files = [read_file(source)]
+        files = read_files(source)
         for path in self.companions(source):
             if path.name.endswith(".jsonl"):
                 name = PurePath(source.name).parent / path.relative_to(source.path.parent)
                 with contextlib.suppress(OSError):
                     companion = Source(path, name.as_posix())
                     if self.recognizes(companion):
-                        files.append(read_file(companion))
+                        files += read_files(companion)
         callers = {
             agent: Membership(file.session_id, call) for file in files for agent, call in file.agent_calls.items()
         }
@@ -174,8 +174,14 @@ def _callers_first(files: list[TranscriptFile]) -> Iterator[TranscriptFile]:
 
 def _drafts(file: TranscriptFile, callers: Mapping[str, Membership]) -> Iterator[Draft | Problem]:
     yield from _conversation(file, file.entries, file.session_id, file.membership, report=True)
-    for name, entries in split_sidechains(file.sidechains).items():
-        stated = callers.get(name) or Membership(file.session_id, call_with_prompt(file.entries, entries))
+    chains = split_sidechains(file.sidechains)
+    for name, entries in chains.items():
+        stated = callers.get(name)
+        if stated is None:
+            others = {agent_session_id(file.session_id, other): chains[other] for other in chains if other != name}
+            owners = {file.session_id: file.entries, **others}
+            calls = {owner: call for owner, chain in owners.items() if (call := call_with_prompt(chain, entries))}
+            stated = Membership(*next(iter(calls.items()), (file.session_id, None)))
         yield from _conversation(file, entries, agent_session_id(file.session_id, name), stated, report=False)
 
 
@@ -271,12 +277,12 @@ def _parse_step(step: Step) -> list[_Item]:
     first = step.answer[0]
     kind = kind_of(first)
     if kind == "answer":
-        messages = [parse_answer(step.answer)]
+        messages = [parse_answer(step.answer, step.counted)]
         calls = {call.tool_call_id: call for call in messages[0].message.tool_calls}
         for record in step.results:
-            for call_id in result_ids(record) if (duration := result_duration(record)) is not None else ():
-                if call_id in calls:
-                    calls[call_id].duration_s = duration
+            ids = result_ids(record)
+            if len(ids) == 1 and (duration := result_duration(record)) is not None and (call_id := ids.pop()) in calls:
+                calls[call_id].duration_s = duration
             messages += parse_user_record(record, starts_run=False)
     else:
         messages = list(parse_user_record(first, starts_run=kind == "prompt"))

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Any
 
+from kern_nb.ingest.archives import plain_name
 from kern_nb.ingest.importer import RECORD_ERRORS, MalformedRecord, Membership, error_text, hash_record
 from kern_nb.ingest.importers.claude_code.messages import Record, is_message, require_message, result_ids
 from kern_nb.ingest.importers.claude_code.tree import to_entry
-from kern_nb.ingest.parsing.tree import Entry
+from kern_nb.ingest.parsing.tree import Entry, link
 from kern_nb.ingest.report import Problem
 from kern_nb.ingest.source import Source, Value
 from kern_nb.records import text_of
@@ -42,8 +43,8 @@ class TranscriptFile:
     description: Record = field(default_factory=dict)
 
 
-def read_file(source: Source) -> TranscriptFile:
-    """Read the records of a file."""
+def read_files(source: Source) -> list[TranscriptFile]:
+    """Read the records of a file, to which several transcripts may be joined."""
     reader = _Reader(source)
     for item in source.values():
         if isinstance(item, Problem):
@@ -51,8 +52,44 @@ def read_file(source: Source) -> TranscriptFile:
             reader.is_damaged = True
         else:
             reader.add(item)
-    _identify(reader.file)
-    return reader.file
+    files = _split_sessions(reader.file)
+    for file in files:
+        _identify(file)
+    return files
+
+
+def _split_sessions(file: TranscriptFile) -> list[TranscriptFile]:
+    """The transcripts of a file that is not named after one of its sessions, if their records are not linked."""
+    ids = {_text(entry.record.get("sessionId")) for entry in file.entries} - {""}
+    if len(ids) <= 1 or _path(file).stem in ids:
+        return [file]
+    links = link(file.entries)
+    roots: dict[int, int] = {}
+    sessions: dict[int, str] = {}
+    for position in links.order:
+        parent = links.parents[position]
+        root = roots[position] = position if parent is None else roots[parent]
+        sessions[root] = _text(file.entries[position].record.get("sessionId")) or sessions.get(root, "")
+    parts: dict[str, TranscriptFile] = {}
+    for position, entry in enumerate(file.entries):
+        session_id = sessions[roots[position]]
+        if session_id not in parts:
+            parts[session_id] = TranscriptFile(file.source, agent_calls=file.agent_calls)
+        parts[session_id].entries.append(entry)
+    first = next(iter(parts.values()))
+    first.problems = file.problems
+    for entry in file.sidechains:
+        parts.get(_text(entry.record.get("sessionId")), first).sidechains.append(entry)
+    leaves = {entry.key: session_id for session_id, part in parts.items() for entry in part.entries}
+    for event in file.events:
+        stated = parts.get(_text(event.get("sessionId")) or leaves.get(_text(event.get("leafUuid")), ""))
+        for part in [stated] if stated else parts.values():
+            part.events.append(event)
+    return list(parts.values())
+
+
+def _path(file: TranscriptFile) -> PurePath:
+    return PurePath(plain_name(file.source.location))
 
 
 class _Reader:
@@ -106,7 +143,7 @@ class _Reader:
         if isinstance(details, dict) and isinstance(details.get("agentId"), str) and is_message(record):
             ids = result_ids(record)
             if len(ids) == 1:
-                self.file.agent_calls[details["agentId"]] = ids.pop()
+                self.file.agent_calls.setdefault(details["agentId"], ids.pop())  # later calls resume it
         elif record.get("type") == "progress" and isinstance(progress, dict):
             agent, call = progress.get("agentId"), record.get("parentToolUseID")
             if isinstance(agent, str) and isinstance(call, str):
@@ -118,7 +155,7 @@ class _Reader:
 
 def _identify(file: TranscriptFile) -> None:
     """Set the session id of a file; that of a sub-agent's begins with its caller's."""
-    path = PurePath(file.source.path)
+    path = _path(file)
     name = PurePath(file.source.name)
     entries = file.entries or file.sidechains
     ids = [_text(entry.record.get("sessionId")) for entry in entries]

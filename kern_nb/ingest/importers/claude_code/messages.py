@@ -13,6 +13,7 @@ from typing import Any, Literal
 from kern_nb.ingest.importer import MalformedRecord
 from kern_nb.ingest.parsing.parts import simplify
 from kern_nb.ingest.parsing.times import to_time
+from kern_nb.ingest.parsing.tree import copy_key
 from kern_nb.ingest.parsing.values import drop_null, sum_present, to_cost, to_count, to_duration, to_flag, to_id
 from kern_nb.ingest.run_splitter import SourceMessage
 from kern_nb.records import PART_TYPES, Message, ToolCall, Usage
@@ -133,17 +134,18 @@ def key_of(record: Record) -> str:
     """The id of a record, equal in the copies of it in other sessions."""
     origin = record.get("forkedFrom")
     original = origin.get("messageUuid") if isinstance(origin, dict) else None
-    return original if isinstance(original, str) and original else str(record["uuid"])
+    record_id = original if isinstance(original, str) and original else str(record["uuid"])
+    return copy_key(record_id, record["type"], record.get("timestamp"), content_of(record))
 
 
 def usage_of(record: Record) -> Record:
     """The token counts of an answer, as the source states them."""
-    usage = record["message"].get("usage")
+    usage = record["message"].get("usage") if "message" in record else None
     return usage if isinstance(usage, dict) else {}
 
 
-def parse_answer(records: Sequence[Record]) -> SourceMessage:
-    """Parse the lines of one answer: their parts are joined, their usage is that of the largest output."""
+def parse_answer(records: Sequence[Record], counted: Record | None) -> SourceMessage:
+    """Parse the lines of one answer: their parts are joined, the usage is that of the record to count, if any."""
     first = records[0]
     parts: list[Any] = []
     calls: list[ToolCall] = []
@@ -155,7 +157,6 @@ def parse_answer(records: Sequence[Record]) -> SourceMessage:
         for part in _as_list(content):
             if part not in earlier:
                 _add_part(part, parts, calls, others)
-    counted = max(records, key=lambda r: to_count(usage_of(r).get("output_tokens")) or 0)
     for call in calls:
         call.created_at = to_time(first.get("timestamp"))
     model = first["message"].get("model")
@@ -164,19 +165,21 @@ def parse_answer(records: Sequence[Record]) -> SourceMessage:
     for record in records:
         extra |= {key: value for key, value in record["message"].items() if key not in _MAPPED_MESSAGE}
         extra |= {key: value for key, value in record.items() if key not in _MAPPED_FIELDS}
-    extra |= {"uuid": first["uuid"], "usage": usage_of(counted) or None, "parts": others or None}
+    extra |= {"uuid": first["uuid"], "usage": usage_of(counted or {}) or None, "parts": others or None}
     extra |= {"model": model} if is_synthetic else {}
     message = Message(
         role="assistant",
         content=simplify(parts) or None,
         tool_calls=calls,
         model=model if isinstance(model, str) and not is_synthetic else None,
-        usage=None if is_synthetic else parse_usage(counted),
+        usage=None if is_synthetic or counted is None else parse_usage(counted),
         message_id=to_id(first["message"].get("id")) or to_id(first["uuid"]),
         created_at=to_time(first.get("timestamp")),
         extra=drop_null(extra),
     )
-    return SourceMessage(message, [_own_fields(record) for record in records], key_of(first))
+    own = [_own_fields(record) for record in records]
+    is_whole = any(record is counted for record in records)
+    return SourceMessage(message, own if is_whole else [*own, usage_of(counted or {})], key_of(first))
 
 
 def _as_list(content: Any) -> list[Any]:

@@ -20,18 +20,20 @@ from kern_nb.ingest.importers.claude_code.messages import (
 )
 from kern_nb.ingest.parsing import tree
 from kern_nb.ingest.parsing.tree import Entry
-from kern_nb.ingest.parsing.values import to_duration
+from kern_nb.ingest.parsing.values import to_count, to_duration
 
 
 @dataclass(slots=True, eq=False)
 class Step(tree.Step):
     """An answer with the results of its calls, or a message of the user's side.
 
-    ``answer`` are the records of one response of a model, or the record of the user's side. ``duration_s`` is the wall
-    time of the turn that ends here, if the source states it.
+    ``answer`` are the records of one response of a model, or the record of the user's side. ``counted`` is the record
+    with its usage; None if an earlier step, which a message parts from this one, is of the same response.
+    ``duration_s`` is the wall time of the turn that ends here, if the source states it.
     """
 
     answer: list[Record] = field(default_factory=list)
+    counted: Record | None = None
     results: list[Record] = field(default_factory=list)
     call_ids: set[str] = field(default_factory=set)
     duration_s: float | None = None
@@ -61,7 +63,28 @@ def build_lines(entries: Sequence[Entry]) -> tuple[list[tuple[list[Step], Step |
     for position in links.order:
         parent = links.parents[position]
         steps[position] = _add(entries[position], position, root if parent is None else steps[parent])
+    _count_usage(tree.descendants(root))
     return tree.by_root(tree.lines(root)), links.orphans
+
+
+def _count_usage(steps: Iterable[Step]) -> None:
+    """Set the record of each response whose usage counts: the one with the largest output."""
+    responses: dict[Any, list[Step]] = {}
+    for step in steps:
+        if step.answer and step.answer[0]["type"] == "assistant":
+            responses.setdefault(_response_of(step), []).append(step)
+    for parts in responses.values():
+        records = [record for part in parts for record in part.answer]
+        first = min(parts, key=lambda part: part.position)
+        first.counted = max(records, key=lambda record: to_count(usage_of(record).get("output_tokens")) or 0)
+
+
+def _response_of(step: Step) -> Any:
+    first = step.answer[0]
+    message_id, request_id = first["message"].get("id"), first.get("requestId")
+    if not isinstance(message_id, str) or not message_id:
+        return id(step)
+    return message_id, request_id if isinstance(request_id, str) and request_id else tuple(_input_of(first))
 
 
 def _add(entry: Entry, position: int, parent: Step) -> Step:

@@ -16,17 +16,14 @@ header ``{"id", "timestamp", "instructions"}``, or is one document ``{"session",
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from kern_nb.db import codec
-from kern_nb.db.file_descriptors import open_binary
 from kern_nb.ingest.importer import (
     RECORD_ERRORS,
     Draft,
@@ -39,8 +36,9 @@ from kern_nb.ingest.importer import (
     hash_record,
     json_type,
 )
-from kern_nb.ingest.importers.codex.items import Item, is_item
+from kern_nb.ingest.importers.codex.items import Item, is_abortion, is_item
 from kern_nb.ingest.importers.codex.thread import Thread, Turn, group_by_run
+from kern_nb.ingest.importers.codex.titles import read_titles, title_files
 from kern_nb.ingest.parsing.times import to_time, to_unix_seconds
 from kern_nb.ingest.parsing.values import keep_scalars, to_count, to_id, to_object, to_text, without
 from kern_nb.ingest.report import Problem
@@ -53,7 +51,6 @@ NAME = "codex"
 _TYPES = frozenset({"session_meta", "response_item", "event_msg", "turn_context", "compacted", "token_usage_record"})
 _HEADER_KEYS = frozenset({"id", "timestamp", "instructions", "git", "cwd", "originator", "cli_version", "source"})
 _FILE_ID = re.compile(r"rollout-.*([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})")
-_TITLES = "session_index.jsonl"
 
 
 class Codex(Importer):
@@ -79,9 +76,8 @@ class Codex(Importer):
         return _read(source)
 
     def companions(self, source: Source) -> Iterable[Path]:
-        """The list of titles beside the folder of the sessions."""
-        index = _find_titles(source.path)
-        return [] if index is None else [index]
+        """The files with the titles of all threads, beside the folder of the sessions."""
+        return title_files(Path(source.location))
 
     def start_time(self, source: Source) -> str:
         """The time of the header."""
@@ -166,10 +162,17 @@ def _read(source: Source) -> Iterator[Draft | Problem]:
         if isinstance(record, Problem):
             yield record
             continue
+        if record.kind == "session_meta" and thread.ends_before(record.payload):  # several files may be joined to one
+            yield from _drafts(source, thread, line)
+            thread, line = Thread(), record.line
         try:
             thread.add(record.kind, record.payload, to_time(record.time), record.ordinal)
         except RECORD_ERRORS as error:
             yield Problem(source.name, record.line, f"The record is not imported: {error_text(error)}.")
+    yield from _drafts(source, thread, line)
+
+
+def _drafts(source: Source, thread: Thread, line: int) -> Iterator[Draft | Problem]:
     thread.finish()
     path = thread.path
     if thread.is_nested and thread.parents:
@@ -186,18 +189,24 @@ def _read(source: Source) -> Iterator[Draft | Problem]:
             lines.append(own if thread.is_nested else rolled_back)
     for turns in lines:
         try:
-            yield _draft(source, thread, turns)
+            yield _draft(source, thread, turns, line)
         except RECORD_ERRORS as error:
             yield Problem(source.name, line, f"The session is not imported: {error_text(error)}.")
 
 
-def _draft(source: Source, thread: Thread, path: list[Turn]) -> Draft:
+def _draft(source: Source, thread: Thread, path: list[Turn], line: int) -> Draft:
     meta = thread.meta
     stem = source.session_name
     match = _FILE_ID.search(stem)
     session_id = thread.thread_id or (match[1] if match else stem)
     groups = list(group_by_run(path))
-    messages = [[_to_source_message(item, thread) for item in items] for items, _ in groups]
+    messages = [
+        [
+            _to_source_message(item, thread, is_aborted=any(turn.status == "CANCELLED" for turn in turns))
+            for item in items
+        ]
+        for items, turns in groups
+    ]
     if not meta and not messages:
         raise MalformedRecord("it has no header and no messages")
     runs, hashes, keys = build_runs(session_id, messages)
@@ -208,11 +217,12 @@ def _draft(source: Source, thread: Thread, path: list[Turn]) -> Draft:
         hashes[index] = hash_record(hashes[index], stated)
     blobs, base = _to_blob(meta)
     membership = _find_membership(thread)
-    title = _read_title(source.path, session_id) or thread.title
+    titles = read_titles(Path(source.location), session_id)
+    title = titles.name or thread.title or titles.title
     origin = _origin(meta)
     return Draft(
         file=source.name,
-        line=lambda: 1,
+        line=lambda: line,
         session=Session(
             session_id=session_id,
             agent_id=NAME,
@@ -234,7 +244,7 @@ def _draft(source: Source, thread: Thread, path: list[Turn]) -> Draft:
     )
 
 
-def _to_source_message(item: Item, thread: Thread) -> SourceMessage:
+def _to_source_message(item: Item, thread: Thread, *, is_aborted: bool) -> SourceMessage:
     message = item.message
     if thread.rolled_back:  # lines share messages, and each sets indexes of its own
         message = message.model_copy(deep=True)
@@ -251,6 +261,9 @@ def _to_source_message(item: Item, thread: Thread) -> SourceMessage:
     if message.role == "tool" and outcome is not None and outcome.is_error is not None:
         message.is_error = outcome.is_error
         stated.append(outcome.is_error)
+    if is_aborted and message.role == "tool" and message.is_error is None and is_abortion(message.content):
+        message.is_error = True
+        stated.append("aborted")
     return SourceMessage(message, [item.record, stated], item.key, item.starts_run or False)
 
 
@@ -270,6 +283,8 @@ def _set_run(run: Run, turns: list[Turn], provider: str | None, *, is_shared: bo
     records = [record for turn in turns for record in turn.records if not is_shared or turn is turns[0]]
     if records:
         run.extra = {"records": records}
+    if prompted.context:
+        run.extra["turn_context"] = prompted.context
     turn_ids = [turn.turn_id for turn in turns if turn.turn_id is not None]
     if turn_ids:
         run.extra["turn_ids"] = turn_ids
@@ -325,25 +340,3 @@ def _find_membership(thread: Thread) -> Membership | None:
     ids = (to_id(fields.get("parent_thread_id")) for fields in (spawn, thread.meta))
     parent = next((value for value in ids if value), None)
     return None if parent is None or parent == thread.thread_id else Membership(parent)
-
-
-def _find_titles(path: Path) -> Path | None:
-    for folder in path.absolute().parents:
-        if folder.name in ("sessions", "archived_sessions"):
-            index = folder.with_name(_TITLES)
-            return index if index.is_file() else None
-    return None
-
-
-def _read_title(path: Path, thread_id: str) -> str | None:
-    """The latest title of a thread."""
-    index = _find_titles(path)
-    title = None
-    if index is not None:
-        with suppress(OSError), open_binary(index) as file:
-            for line in file:
-                with suppress(ValueError, RecursionError):
-                    entry = to_object(json.loads(line))
-                    if entry.get("id") == thread_id:
-                        title = to_text(entry.get("thread_name")) or title
-    return title

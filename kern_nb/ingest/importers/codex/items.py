@@ -27,6 +27,7 @@ _HARNESS_PREFIXES = (
 _TEXT_PARTS = frozenset({"input_text", "output_text", "text", "summary_text", "reasoning_text"})
 _NAMES = {"local_shell_call": "local_shell", "tool_search_call": "tool_search"}
 _EXIT_CODE = re.compile(r"^(?:Process exited with code|Exit code:) (-?\d{1,9})$", re.MULTILINE)
+_ABORTION = re.compile(r"(Wall time: .*\n)?aborted( by user.*)?")
 _FAILED = frozenset({"failed", "declined", "incomplete"})
 
 
@@ -148,6 +149,11 @@ def to_result(payload: dict[str, Any]) -> tuple[Message, float | None]:
         payload, ("type", "call_id", "id", "output", "tools", "internal_chat_message_metadata_passthrough")
     )
     return message, duration
+
+
+def is_abortion(content: Any) -> bool:
+    """Whether a result is what the client writes for a call that a person aborted."""
+    return isinstance(content, str) and _ABORTION.fullmatch(content) is not None
 
 
 def _unwrap(output: str) -> dict[str, Any] | None:

@@ -40,6 +40,8 @@ _IGNORED_EVENTS = frozenset(
         "thread_name_updated",
     }
 )  # fmt: skip
+# The instructions are those of the header or of messages.
+_MAPPED_CONTEXT = ("turn_id", "root_turn_id", "model", "user_instructions", "developer_instructions")
 _UUID7 = re.compile(r"([0-9a-f]{8})-([0-9a-f]{4})-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}")
 _MIN_UNIQUE_ID = 20  # characters; a shorter id of a turn is unique in its thread only
 
@@ -52,6 +54,7 @@ class Turn:
     owner: str
     items: list[Item] = field(default_factory=list)
     model: str | None = None
+    context: dict[str, Any] = field(default_factory=dict)
     started_at: float | None = None
     has_start: bool = False
     has_end: bool = False
@@ -101,6 +104,13 @@ class Thread:
     def is_nested(self) -> bool:
         """Whether another agent started this one."""
         return "subagent" in to_object(self.meta.get("source")) or self.meta.get("thread_source") == "subagent"
+
+    def ends_before(self, meta: dict[str, Any]) -> bool:
+        """Whether a header is that of another file: those of threads whose records a fork repeats precede the turns."""
+        thread_id = to_id(meta.get("id"))
+        has_items = any(turn.items for turn in self.path)
+        is_known = None in (thread_id, self.thread_id) or thread_id in (self.thread_id, *self.parents)
+        return has_items and not is_known
 
     def add(self, kind: str, payload: dict[str, Any], time: datetime | None, ordinal: Any) -> None:
         """Add a record."""
@@ -175,6 +185,7 @@ class Thread:
         )
         self.model = to_text(payload.get("model")) or self.model
         turn.model = self.model
+        turn.context = without(payload, _MAPPED_CONTEXT)
 
     # Items
 

@@ -12,6 +12,7 @@ Each line is an event ``{"type", "timestamp", "id", "parentId", "data"}``; ``par
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import PurePath
 from typing import Any
 
 from kern_nb.db.file_descriptors import open_binary
@@ -72,18 +73,13 @@ class CopilotCli(Importer):
             try:
                 if not isinstance(item.value, dict):
                     raise MalformedRecord(f"it must be an object, got {json_type(item.value)}")
+                if _is_other_start(log, item.value):  # several files may be joined to one
+                    yield from _drafts(source, log)
+                    log = Log()
                 log.add(item.value)
             except READ_ERRORS as error:
                 yield Problem(source.name, item.line, f"The event is not imported: {error_text(error)}.")
-        if not log.start and not any(thread.messages for thread in log.threads()):
-            return
-        session_id = to_id(log.start.get("sessionId")) or _name_of(source)
-        yield _draft(source, log, log.main, session_id)
-        for removed in log.removed:
-            yield _draft(source, log, removed, session_id)
-        for call_id, thread in log.nested.items():
-            if thread.messages:
-                yield _draft(source, log, thread, f"{session_id}/{call_id}", Membership(session_id, call_id))
+        yield from _drafts(source, log)
 
     def start_time(self, source: Source) -> str:
         """The time of the first event."""
@@ -98,9 +94,30 @@ def _is_event(value: Any) -> bool:
     return field is not None and isinstance(value["data"].get(field), str) and "timestamp" in value
 
 
+def _is_other_start(log: Log, event: Record) -> bool:
+    """Whether an event is the start of another session."""
+    own = to_id(log.start.get("sessionId"))
+    other = to_id(to_object(event.get("data")).get("sessionId")) if event.get("type") == "session.start" else None
+    return None not in (own, other) and own != other
+
+
+def _drafts(source: Source, log: Log) -> Iterator[Draft]:
+    if not log.start and not any(thread.messages for thread in log.threads()):
+        return
+    session_id = to_id(log.start.get("sessionId")) or _name_of(source)
+    yield _draft(source, log, log.main, session_id)
+    for removed in log.removed:
+        yield _draft(source, log, removed, session_id)
+    for call_id, caller in log.nested_calls():
+        thread = log.nested[call_id]
+        if thread.messages:
+            parent = session_id if caller is None else f"{session_id}/{caller}"
+            yield _draft(source, log, thread, f"{session_id}/{call_id}", Membership(parent, call_id))
+
+
 def _name_of(source: Source) -> str:
     """The id of a session is the name of its folder, or of its file."""
-    folder = source.path.absolute().parent.name
+    folder = PurePath(source.location).parent.name
     return folder if source.session_name.rpartition("/")[2] == _EVENTS_FILE and folder else source.session_name
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from kern_nb.ingest.importer import MalformedRecord, hash_record
 from kern_nb.ingest.parsing.run_outcomes import Outcomes
 from kern_nb.ingest.parsing.times import to_time
+from kern_nb.ingest.parsing.tree import copy_key
 from kern_nb.ingest.parsing.values import (
     keep_scalars,
     to_args,
@@ -72,10 +73,14 @@ class Thread:
     def add(self, message: Message, event: Record, *, starts_run: bool = False, suffix: str = "") -> None:
         """Add a message."""
         event_id = to_id(event.get("id"))
-        key = None if event_id is None else event_id + suffix
+        key = None if event_id is None else copy_key(event_id, event.get("timestamp"), event.get("data")) + suffix
         message.created_at = to_time(event.get("timestamp"))
         self.messages.append(SourceMessage(message, [event.get("type"), event.get("data")], key, starts_run))
         self.ids.append(event_id or "")
+
+    def has_call(self, call_id: str) -> bool:
+        """Whether it made a call."""
+        return call_id in self._calls
 
     def add_prompt(self, event: Record, data: Record) -> None:
         """A message to the agent, of a person or of the program."""
@@ -251,17 +256,36 @@ class Log:
     _call_of_agent: dict[str, str] = field(default_factory=dict)
     _spent: Usage | None = None
     _n_counted: dict[int, int] = field(default_factory=dict)
+    _added: set[str] = field(default_factory=set)
 
     def threads(self) -> Iterator[Thread]:
         """The main thread and the nested ones."""
         yield self.main
         yield from self.nested.values()
 
+    def nested_calls(self) -> Iterator[tuple[str, str | None]]:
+        """The call of each nested agent, and that of the nested agent which made it; callers first."""
+        callers = {
+            call_id: next((other for other, t in self.nested.items() if other != call_id and t.has_call(call_id)), None)
+            for call_id in self.nested
+        }
+        done: dict[str | None, None] = {None: None}
+        while waiting := [call_id for call_id in callers if call_id not in done]:
+            ready = [call_id for call_id in waiting if callers[call_id] in done] or waiting[:1]
+            for call_id in ready:
+                done[call_id] = None
+                yield call_id, callers[call_id]
+
     def add(self, event: Record) -> None:
         """Add an event."""
         kind, data = event.get("type"), event.get("data")
         if not isinstance(kind, str) or not isinstance(data, dict):
             raise MalformedRecord("it has no type or no data")
+        if event.get("id"):
+            digest = hash_record(event)
+            if digest in self._added:  # the same line twice
+                return
+            self._added.add(digest)
         if time := to_text(event.get("timestamp")):
             self.first_time, self.last_time = self.first_time or time, time
         if not (self._add_message(kind, event, data) or self._add_fact(kind, event, data)) and not kind.startswith(

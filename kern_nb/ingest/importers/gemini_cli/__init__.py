@@ -14,9 +14,12 @@ fields of the document, its list of messages among them, and ``$rewindTo``, whic
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import PurePath
 from typing import Any
 
+from kern_nb.db.file_descriptors import open_binary
 from kern_nb.ingest.importer import (
     RECORD_ERRORS,
     Draft,
@@ -42,6 +45,7 @@ from kern_nb.ingest.importers.gemini_cli.parts import (
     to_usage,
 )
 from kern_nb.ingest.parsing.times import to_time, to_unix_seconds
+from kern_nb.ingest.parsing.tree import record_key
 from kern_nb.ingest.parsing.values import keep_scalars, to_id, to_list, to_object, to_text, without
 from kern_nb.ingest.report import Problem
 from kern_nb.ingest.run_splitter import SourceMessage, split_runs
@@ -54,6 +58,7 @@ _ANSWERS = ("gemini", "qwen")
 _TYPES = ("user", "info", "warning", "error", *_ANSWERS)
 _COUNTS = ("input", "output", "thoughts", "cached", "tool", "total")
 _CONTEXT_PREFIXES = ("<session_context>", "This is the Gemini CLI. We are setting up the context")
+_MAX_PATH = 4000
 _MAPPED_FIELDS = frozenset({"id", "timestamp", "type", "content", "toolCalls", "thoughts", "tokens", "model"})
 _MAPPED_CALL_FIELDS = frozenset({"id", "name", "args", "result", "timestamp"})
 
@@ -126,6 +131,11 @@ class _Log:
                 self.final.add(message_id)
         else:
             raise MalformedRecord("it is no header, message or change")
+
+    def is_other_session(self, record: dict[str, Any]) -> bool:
+        """Whether a record is the header of another session: several files may be joined to one."""
+        own, other = to_id(self.fields.get("sessionId")), to_id(record.get("sessionId"))
+        return "$set" not in record and None not in (own, other) and own != other
 
     def _set(self, changes: Any) -> None:
         if not isinstance(changes, dict):
@@ -210,11 +220,18 @@ def _read(source: Source) -> Iterator[Draft | Problem]:
         try:
             if not isinstance(item.value, dict):
                 raise MalformedRecord(f"it must be an object, got {json_type(item.value)}")
+            if log.is_other_session(item.value):
+                yield from _drafts(source, log, first_line)
+                log, first_line = _Log(), item.line
             log.add(item.value)
         except RECORD_ERRORS as error:
             yield Problem(source.name, item.line, f"The record is not imported: {error_text(error)}.")
         yield from (Problem(source.name, item.line, reason) for reason in log.problems)
         log.problems.clear()
+    yield from _drafts(source, log, first_line)
+
+
+def _drafts(source: Source, log: _Log, first_line: int) -> Iterator[Draft | Problem]:
     unreadable: set[str] = set()
     for message_id, record in log.messages.items():
         try:
@@ -226,12 +243,12 @@ def _read(source: Source) -> Iterator[Draft | Problem]:
     for line in log.lines():
         records = [log.messages[message_id] for message_id in line if message_id not in unreadable]
         try:
-            yield _draft(source, log, records)
+            yield _draft(source, log, records, first_line)
         except RECORD_ERRORS as error:
             yield Problem(source.name, first_line, f"The session is not imported: {error_text(error)}.")
 
 
-def _draft(source: Source, log: _Log, records: list[dict[str, Any]]) -> Draft:
+def _draft(source: Source, log: _Log, records: list[dict[str, Any]], first_line: int) -> Draft:
     fields = log.fields
     recorded_id = to_id(fields.get("sessionId"))
     session_id = recorded_id or source.session_name
@@ -251,13 +268,14 @@ def _draft(source: Source, log: _Log, records: list[dict[str, Any]]) -> Draft:
     times = [to_time(fields.get(name)) for name in ("startTime", "lastUpdated")]
     return Draft(
         file=source.name,
-        line=lambda: 1,
+        line=lambda: first_line,
         session=Session(
             session_id=session_id,
             agent_id="qwen-code" if is_qwen else "gemini-cli",
             session_data={"session_name": title} if title else None,
             agent_data={NAME: {k: v for k, v in fields.items() if isinstance(v, (dict, list)) and v}},
             metadata={"file": source.name}
+            | _project_root(source)
             | keep_scalars(without(fields, ("sessionId", "summary", "startTime", "lastUpdated"))),
             created_at=to_unix_seconds(times[0]),
             updated_at=to_unix_seconds(times[1] or times[0]),
@@ -272,11 +290,21 @@ def _draft(source: Source, log: _Log, records: list[dict[str, Any]]) -> Draft:
     )
 
 
+def _project_root(source: Source) -> dict[str, str]:
+    """The folder of the project, which a file beside the folder of the chats names."""
+    folder = next((parent.parent for parent in source.path.absolute().parents if parent.name == "chats"), None)
+    if folder is not None:
+        with suppress(OSError), open_binary(folder / ".project_root") as file:
+            text = file.read(_MAX_PATH).decode(errors="replace").strip()
+            return {"project_root": text} if text else {}
+    return {}
+
+
 def _find_membership(source: Source, fields: dict[str, Any], session_id: str) -> Membership | None:
     """The parent of a nested agent, after which the folder of its file is named."""
-    folder = source.path.absolute().parent
-    is_nested = fields.get("kind") == "subagent" and folder.parent.name == "chats" and folder.name != session_id
-    return Membership(folder.name) if is_nested else None
+    folders = PurePath(source.location).parts[:-1]
+    is_nested = fields.get("kind") == "subagent" and "chats" in folders[:-1] and folders[-1] != session_id
+    return Membership(folders[-1]) if is_nested else None
 
 
 def _to_source_messages(record: dict[str, Any], session_id: str, answered: set[str | None]) -> list[SourceMessage]:
@@ -284,11 +312,12 @@ def _to_source_messages(record: dict[str, Any], session_id: str, answered: set[s
     message_id, kind, time = to_id(record.get("id")), record.get("type"), to_time(record.get("timestamp"))
     parts = to_parts(record.get("content"))
     value = [record.get(name) for name in ("type", "content", "model", "tokens", "thoughts")]
+    key = record_key(session_id, str(message_id))
     if kind == "user" and is_response(parts):
         responses = [to_result(response, time, None) for response in find_responses(parts)]
         new = [result for result in responses if result.tool_call_id not in answered]
         answered |= {result.tool_call_id for result in new}
-        return [SourceMessage(m, m.content, f"{message_id}:{m.tool_call_id}", starts_run=False) for m in new]
+        return [SourceMessage(m, m.content, f"{key}:{m.tool_call_id}", starts_run=False) for m in new]
     extra = without(record, _MAPPED_FIELDS)
     text = text_of_parts(parts).lstrip()
     is_context, is_compaction = text.startswith(_CONTEXT_PREFIXES), text.startswith(COMPACTION_PREFIX)
@@ -303,8 +332,8 @@ def _to_source_messages(record: dict[str, Any], session_id: str, answered: set[s
         value.append(record.get("toolCalls"))
     else:
         message.extra["type"] = kind
-    # The id of a context is a hash of it, which other sessions have as well.
-    key = f"{session_id}/{message_id}" if is_context else message_id
+    if is_context:  # its id is a hash of it, which other sessions have as well
+        key = f"{session_id}/{message_id}"
     source_message = SourceMessage(message, value, key, kind == "user" and not is_context and not is_compaction)
     return [source_message, *(SourceMessage(m, None, f"{key}:{m.tool_call_id}", starts_run=False) for m in results)]
 

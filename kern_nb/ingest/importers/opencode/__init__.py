@@ -278,10 +278,16 @@ def _drafts(source: Source, stored: _Stored, line: int | None) -> Iterator[Draft
         yield Problem(source.name, line, f"Session {session_id!r}: {reason}.")
     messages = sorted(stored.messages, key=lambda message: (message.created, message.message_id))
     readable: list[StoredMessage] = []
+    ids: set[str] = set()
     for message in messages:
+        if message.message_id in ids:
+            reason = f"Message {message.message_id!r} is not imported: its id is repeated."
+            yield Problem(source.name, message.line or line, reason)
+            continue
         try:
             to_source_messages(message)  # so that a malformed one does not reject the others
             readable.append(message)
+            ids |= {message.message_id} - {""}
         except RECORD_ERRORS as error:
             reason = f"Message {message.message_id!r} is not imported: {error_text(error)}."
             yield Problem(source.name, message.line or line, reason)

@@ -58,7 +58,8 @@ def _is_personal(part: dict[str, Any]) -> bool:
 def to_source_messages(stored: StoredMessage) -> list[SourceMessage]:
     """The message, then the results of its calls."""
     info, parts = stored.info, stored.parts
-    key = f"{int(stored.created):015d}:{info.get('role')}"
+    when = f"{int(stored.created):015d}" if stored.created else f"{info.get('sessionID')}/{stored.message_id}"
+    key = f"{when}:{info.get('role')}"
     if info.get("role") == "assistant":
         message = _to_answer(info, parts)
     else:

@@ -21,6 +21,7 @@ from kern_nb.ingest.importer import RECORD_ERRORS, Draft, Fork, Importer, Locati
 from kern_nb.ingest.importers.pi.messages import SUMMARIES, Record, is_message, parse_entry, time_of, to_time
 from kern_nb.ingest.parsing import tree
 from kern_nb.ingest.parsing.tree import Entry
+from kern_nb.ingest.parsing.values import to_id
 from kern_nb.ingest.report import Problem
 from kern_nb.ingest.run_splitter import SourceMessage, split_runs
 from kern_nb.ingest.source import Source
@@ -69,7 +70,10 @@ class Pi(Importer):
             elif not isinstance(item.value, dict):
                 yield Problem(source.name, item.line, "The record is not imported: it is not an object.")
                 is_damaged = True
-            elif item.value.get("type") == "session" and not header:
+            elif item.value.get("type") == "session" and _is_other(header, item.value):
+                if header:  # several files may be joined to one
+                    yield from _drafts(source, header, entries)
+                    entries, keys = [], set()
                 header = item.value
             elif item.value.get("type") == "message" and not is_message(item.value):
                 yield Problem(source.name, item.line, "The message is not imported: it has no role or no content.")
@@ -94,8 +98,14 @@ class Pi(Importer):
         return next((time for time in times if isinstance(time, str)), "")
 
 
+def _is_other(header: Record, record: Record) -> bool:
+    """Whether a header is the first one, or that of another session."""
+    own, other = to_id(header.get("id")), to_id(record.get("id"))
+    return not header or (None not in (own, other) and own != other)
+
+
 def _is_header(record: Record) -> bool:
-    return isinstance(record.get("id"), str) and (
+    return to_id(record.get("id")) is not None and (
         isinstance(record.get("cwd"), str) or isinstance(record.get("version"), int)
     )
 
@@ -116,13 +126,12 @@ def _is_pi_entry(record: Record) -> bool:
 
 def _to_entry(line: int, record: Record, before: list[Entry], *, after_damage: bool) -> Entry:
     previous = before[-1].key if before else None
-    key, parent = record.get("id"), record.get("parentId")
-    has_key = isinstance(key, str) and bool(key)
-    if not has_key:  # the first generation, or a damaged entry
+    key, parent = to_id(record.get("id")), record.get("parentId")
+    if key is None:  # the first generation, or a damaged entry
         key, parent = f"line {line}", previous
-    if parent is not None and not isinstance(parent, str):
-        parent = previous
-    return Entry(line, record, str(key), parent or None, is_message(record), after_damage)
+    if parent not in (None, ""):
+        parent = to_id(parent) or previous
+    return Entry(line, record, key, parent or None, is_message(record), after_damage)
 
 
 def _drafts(source: Source, header: Record, entries: list[Entry]) -> Iterator[Draft | Problem]:
@@ -169,7 +178,7 @@ def _drafts(source: Source, header: Record, entries: list[Entry]) -> Iterator[Dr
 
 
 def _session(source: Source, header: Record, entries: list[Entry]) -> Session:
-    session_id = header.get("id")
+    session_id = to_id(header.get("id"))
     metadata: Record = {"file": source.name}
     metadata |= {name: value for key, name in _METADATA.items() if isinstance(value := header.get(key), (str, int))}
     title = header.get("title")
@@ -189,7 +198,7 @@ def _session(source: Source, header: Record, entries: list[Entry]) -> Session:
     start = to_time(header.get("timestamp"))
     start = min([*times, *([start] if start else [])], default=None)
     return Session(
-        session_id=session_id if isinstance(session_id, str) and session_id else _name_of(source),
+        session_id=session_id or source.session_name,
         agent_id=NAME,
         session_data={"session_name": title} if isinstance(title, str) and title else None,
         agent_data=data or None,
@@ -197,10 +206,6 @@ def _session(source: Source, header: Record, entries: list[Entry]) -> Session:
         created_at=int(start.timestamp()) if start else None,
         updated_at=int(max(times).timestamp()) if times else None,
     )
-
-
-def _name_of(source: Source) -> str:
-    return source.session_name
 
 
 def _set_outcome(run: Run) -> None:

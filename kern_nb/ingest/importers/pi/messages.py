@@ -89,7 +89,7 @@ def parse_entry(entry: Record, label: Any = None, *, copied: bool = False) -> So
 
 def _key_of(entry: Record, message: Message) -> str:
     if message.message_id is not None:
-        return f"{message.message_id}@{entry.get('timestamp')}"
+        return f"{message.message_id}@{entry.get('timestamp')}:{hash_content(message)}"
     body = entry.get("message")
     time = body.get("timestamp") if isinstance(body, dict) else None
     return f"{time or entry.get('timestamp')}:{hash_content(message)}"
