@@ -35,6 +35,9 @@ MAX_ID_LENGTH = 500
 _MESSAGE_LENGTH = 500
 """Characters of a typical message."""
 
+COMPACTION = "compaction"
+"""True in the ``extra`` of a message that summarizes those before it, which is no answer."""
+
 
 class Location(NamedTuple):
     """A folder where a program keeps its sessions, and the files in it.

@@ -108,8 +108,13 @@ def _replaces(
     """Whether a different version of a run replaces the stored one; see `_compare`."""
     if run.cut is not None or run.session_id != draft.session_id:
         return False
+    return corrects or (completes and has_all(new, stored) and not lines.is_cut(run))
+
+
+def has_all(new: list[str], stored: list[str]) -> bool:
+    """Whether a run has all messages of another version of it, in their order."""
     following = iter(new)
-    return corrects or (completes and all(key in following for key in stored) and not lines.is_cut(run))
+    return all(key in following for key in stored)
 
 
 def _next_key(draft: Draft, i: int) -> str | None:

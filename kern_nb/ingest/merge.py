@@ -15,8 +15,8 @@ from kern_nb.db import mapping
 from kern_nb.db.mapping import Row, RunRows
 from kern_nb.extra_keys import MESSAGE_KEYS, TOOL_CALL_ID
 from kern_nb.ingest.changes import Changes
-from kern_nb.ingest.importer import Draft, Fork, MalformedRecord, hash_record, run_id_for
-from kern_nb.ingest.matching import Match, align, join_runs, n_equal
+from kern_nb.ingest.importer import Draft, Fork, MalformedRecord, Membership, hash_record, run_id_for
+from kern_nb.ingest.matching import Match, align, has_all, join_runs, n_equal
 from kern_nb.ingest.origins import (
     branch_time,
     describe_other_session,
@@ -137,6 +137,7 @@ class DraftMerger:
             return merged
         merged = self._continue(draft, line, match)
         if origin_of(line.session).get("hash") == draft.session_hash:
+            self._update_time(draft, line, merged.changes)
             return merged
         if is_first:
             self._update_session(draft, line, merged.changes)
@@ -229,6 +230,16 @@ class DraftMerger:
             changes.updated.append((line.session_id, columns))
             changes.rescored.append((line.session_id, draft.source))
         changes.scores |= score_rows(draft, line.session_id)
+
+    def _update_time(self, draft: Draft, line: StoredLine, changes: Changes) -> None:
+        """Update the time of a session whose record is unchanged but for new messages."""
+        new, old = mapping.session_row(draft.session)["updated_at"], line.session["updated_at"]
+        if not changes.runs or new is None or (old is not None and new <= old):
+            return
+        if line.session_id in self.new_sessions:
+            self.new_sessions[line.session_id]["updated_at"] = new
+        else:
+            changes.updated.append((line.session_id, {"updated_at": new}))
 
     def _diverge(
         self, draft: Draft, line: StoredLine, match: Match, *, is_first: bool, tried: tuple[str, ...] = ()
@@ -377,24 +388,32 @@ class DraftMerger:
             return None if owner is None else (owner, stored["parent_run_id"])
         line = self.lines.get(membership.session_id)
         if line is None:
-            # The parent may be a nested agent itself, which is stored as runs of its own parent.
-            parent = self.nested.get(membership.session_id)
-            if parent is None and (run := self.lines.run_row(run_id_for(membership.session_id, 0))):
-                parent = run["session_id"], run["run_id"]
-            owner = self.lines.get(parent[0]) if parent else None
-            return (owner, parent[1]) if owner and parent else None
+            return self._find_nested_owner(membership)
         if not line.runs:
             return None
-        run_id = self._run_of_call(line, membership.tool_call_id) if membership.tool_call_id else None
+        run_id = self._run_of_call(line, membership.tool_call_id)
         if run_id is None:
             start = mapping.to_micros(draft.runs[0].created_at) if draft.runs else None
             earlier = [r for r in line.runs if start is not None and r.created_at is not None and r.created_at <= start]
             run_id = (earlier or line.runs)[-1].run_id
-        owner_id = next(run.session_id for run in line.runs if run.run_id == run_id)
+        # The run of another nested agent is none of the line's.
+        owner_id = next((run.session_id for run in line.runs if run.run_id == run_id), line.session_id)
         owner = self.lines.get(owner_id)
         return None if owner is None else (owner, run_id)
 
-    def _run_of_call(self, line: StoredLine, tool_call_id: str) -> str | None:
+    def _find_nested_owner(self, membership: Membership) -> tuple[StoredLine, str] | None:
+        """The owner of an agent that a nested agent started, which is stored as runs of its own parent."""
+        parent = self.nested.get(membership.session_id)
+        if parent is None and (run := self.lines.run_row(run_id_for(membership.session_id, 0))):
+            parent = run["session_id"], run["run_id"]
+        owner = self.lines.get(parent[0]) if parent else None
+        if owner is None or parent is None:
+            return None
+        return owner, self._run_of_call(owner, membership.tool_call_id) or parent[1]
+
+    def _run_of_call(self, line: StoredLine, tool_call_id: str | None) -> str | None:
+        if tool_call_id is None:
+            return None
         return self.calls.get((line.session_id, tool_call_id)) or self.lines.run_of_call(line, tool_call_id)
 
     def _add_members(self, draft: Draft, line: StoredLine, parent_run_id: str) -> Merged:
@@ -408,7 +427,8 @@ class DraftMerger:
             if row is not None:
                 stored = StoredRun(row["session_id"], row["run_index"], row["run_id"], row["source_hash"])
                 keys = self.lines.keys_of(stored) or []
-                if common_messages(keys, draft.keys[i]) < min(len(keys), len(draft.keys[i])):
+                differs = common_messages(keys, draft.keys[i]) < min(len(keys), len(draft.keys[i]))
+                if differs and not (draft.has_record_ids and has_all(draft.keys[i], keys)):
                     raise MalformedRecord(f"run {i} of the nested agent is stored already, and differs")
                 if len(draft.keys[i]) < len(keys):
                     continue  # an older copy

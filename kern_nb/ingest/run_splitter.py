@@ -16,7 +16,7 @@ from itertools import chain
 from typing import Any, NamedTuple
 
 from kern_nb.db import mapping
-from kern_nb.ingest.importer import MAX_ID_LENGTH, hash_record, run_id_for
+from kern_nb.ingest.importer import COMPACTION, MAX_ID_LENGTH, hash_record, run_id_for
 from kern_nb.records import RESULT_ROLES, Message, Run, ToolCall, is_parts
 
 _REASONING_TYPES = frozenset({"thinking", "redacted_thinking", "reasoning", "reasoning_text"})
@@ -215,7 +215,8 @@ def _to_run(run_id: str, group: Sequence[SourceMessage], model: str | None) -> R
     inputs = [messages[i].content for i in user_indexes if messages[i].content]
     texts = (mapping.split_content(content)[0] or "" for content in inputs)
     answers = [m for m in messages[user_indexes[-1] + 1 if user_indexes else 0 :] if m.role == "assistant"]
-    outputs = [m.content for m in answers if m.content and not _is_reasoning(m.content)]
+    said = [m for m in answers if m.extra.get(COMPACTION) is not True]
+    outputs = [m.content for m in said if m.content and not _is_reasoning(m.content)]
     models = [m.model for m in answers if m.model]
     times = [m.created_at for m in messages if m.created_at is not None]
     start, end = (min(times), max(times)) if times else (None, None)

@@ -210,11 +210,12 @@ class StoredLines:
         return self.run_rows[run_id]
 
     def run_of_call(self, line: StoredLine, tool_call_id: str) -> str | None:
-        """The id of the run of a line that has a tool call."""
+        """The id of the run of a session that has a tool call: of its line, or of a nested agent."""
         t = self.store.tables.tool_calls
         run_ids = {run.run_id for run in line.runs}
         query = sa.select(t.c.run_id).where(t.c.session_id == line.session_id, t.c.tool_call_id == tool_call_id)
-        return next((run_id for run_id in self.connection.execute(query).scalars() if run_id in run_ids), None)
+        candidates = self.connection.execute(query.order_by(t.c.run_index)).scalars().all()
+        return next((run_id for run_id in candidates if run_id in run_ids), next(iter(candidates), None))
 
 
 def _branch(row: StoredRow | Row, parent: StoredLine) -> StoredLine:

@@ -452,3 +452,74 @@ def test_a_repeated_import_of_nested_agents_needs_no_query_for_each(store):
         counts.append(len(statements))
 
     assert counts[0] == counts[1]
+
+
+def calling(key, call_id):
+    """An answer that calls a tool."""
+    return message(key, "assistant", tool_calls=[ToolCall(tool_call_id=call_id, tool_name="task")])
+
+
+def nested_agents(*, levels=3):
+    """A session whose second run starts an agent, whose second run starts another one, and so on."""
+    drafts = []
+    for level in range(levels):
+        names = f"{level}1", f"{level}2", f"{level}3"
+        lines = [message(f"p{names[0]}"), message(f"a{names[0]}", "assistant")]
+        lines += [message(f"p{names[1]}"), calling(f"a{names[1]}", f"call{level}")]
+        lines += [message(f"p{names[2]}"), message(f"a{names[2]}", "assistant")]
+        member = {} if level == 0 else {"membership": Membership(f"agent{level - 1}", f"call{level - 1}")}
+        drafts.append(draft(f"agent{level}", lines, file=f"{level}.jsonl", **member))
+    return drafts
+
+
+def assert_owned_by_their_calls(store):
+    frame = store.runs_df().set_index("run_id")
+    inputs = frame["input"]
+    for run_id, parent in frame["parent_run_id"].dropna().items():
+        level = int(inputs[run_id].split()[1][1])
+        assert inputs[parent] == f"text p{level - 1}2"
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_an_agent_started_by_a_nested_agent_belongs_to_the_run_that_called_it(store, together):
+    drafts = nested_agents()
+    for batch in [drafts] if together else [[item] for item in drafts]:
+        assert not write_drafts(store, batch).errors
+    assert len(store.sessions_df()) == 1
+    assert_owned_by_their_calls(store)
+    assert_unchanged_by(store, *nested_agents())
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_an_agent_that_names_the_session_of_a_call_in_a_nested_run_belongs_to_that_run(store, together):
+    drafts = nested_agents()
+    drafts[2].membership = Membership("agent0", "call1")  # the call is in a run of agent1, stored with the session
+    for batch in [drafts] if together else [[item] for item in drafts]:
+        assert not write_drafts(store, batch).errors
+    assert_owned_by_their_calls(store)
+
+
+def test_a_nested_agent_that_lacked_a_record_is_completed(store):
+    parent, child, _ = nested_agents()
+    lines = [message("p11"), message("a11", "assistant")]
+    damaged = draft("agent1", [lines[1]], file="1.jsonl", membership=child.membership)
+    write_drafts(store, [parent, damaged])
+    assert not write_drafts(store, [child]).errors
+    assert_owned_by_their_calls(store)
+    assert len(store.messages_df()) == len(parent.runs) * 2 + len(child.runs) * 2
+
+
+def test_new_messages_move_the_time_of_their_session(store):
+    first, grown = draft("s", turn(1)), draft("s", [*turn(1), *turn(2)])
+    first.session.updated_at, grown.session.updated_at = 1_767_225_660, 1_767_225_720
+    write_drafts(store, [first])
+    write_drafts(store, [grown])
+    assert store.get_session("s").updated_at == 1_767_225_720
+    write_drafts(store, [first])
+    assert store.get_session("s").updated_at == 1_767_225_720
+
+
+def test_a_compaction_is_not_the_output_of_its_run():
+    lines = [*turn(1), message("c1", "assistant", "A summary", extra={"compaction": True})]
+    runs, _, _ = split_runs("s", lines)
+    assert runs[0].output == "text a1"
