@@ -11,7 +11,8 @@ messages are nested agents, except those that score it: their usage is in ``agen
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from kern_nb.ingest.importer import (
@@ -25,14 +26,15 @@ from kern_nb.ingest.importer import (
     hash_record,
     require_field,
 )
-from kern_nb.ingest.importers.inspect_ai.events import ModelCall, SampleEvents, merge_inputs, message_key
-from kern_nb.ingest.importers.inspect_ai.messages import Answers, parse_message
+from kern_nb.ingest.importers.inspect_ai.events import GRADERS, ModelCall, SampleEvents, merge_inputs, message_key
+from kern_nb.ingest.importers.inspect_ai.messages import Answers, parse_message, parse_usage
 from kern_nb.ingest.parsing import zip_members
 from kern_nb.ingest.parsing.times import to_time, to_unix_seconds
 from kern_nb.ingest.parsing.values import (
     drop_null,
     finite_scores,
     split_scalars,
+    to_id,
     to_list,
     to_number,
     to_object,
@@ -40,16 +42,18 @@ from kern_nb.ingest.parsing.values import (
 )
 from kern_nb.ingest.report import Problem
 from kern_nb.ingest.run_splitter import SourceMessage, split_runs
-from kern_nb.ingest.source import Source
+from kern_nb.ingest.source import Document, Source
 from kern_nb.records import Run, Session
 
 NAME = "inspect_ai"
 
 _HEADERS = ("header.json", "_journal/start.json")
 _EVAL_FIELDS = ("eval_id", "run_id", "task", "model", "dataset", "solver", "created", "task_version", "revision")
+_EVAL_SETTINGS = ("task_args", "config", "model_roles", "tags", "sandbox")
 _MAPPED_FIELDS = frozenset(
-    {"messages", "events", "events_data", "attachments", "uuid", "id", "epoch", "scores", "score"}
+    {"messages", "events", "events_data", "attachments", "transcript", "uuid", "id", "epoch", "scores", "score"}
 )
+_SCORES = frozenset({"scores", "score"})
 _GRADES = {"C": 1.0, "I": 0.0, "P": 0.5, "N": 0.0, "yes": 1.0, "true": 1.0, "no": 0.0, "false": 0.0}
 
 
@@ -73,33 +77,44 @@ class InspectAi(Importer):
         if zip_members.is_archive(source.path):
             yield from _read_archive(source)
             return
-        for item in source.values():
+        for item in source.documents("samples"):
             if isinstance(item, Problem):
                 yield item
-            elif not _is_log(item.value):
-                yield Problem(source.name, item.line, "The record is no evaluation.")
+            elif not isinstance(item, Document):
+                text = "The log has no samples." if _is_log(item.value) else "The record is no evaluation."
+                yield Problem(source.name, item.line, text)
             else:
-                samples = to_list(item.value.get("samples"))
-                if not samples:
-                    yield Problem(source.name, item.line, "The log has no samples.")
-                for index, sample in enumerate(samples):
-                    origin = _Origin(source, f"Sample {index}", index, item.line)
-                    yield from _read_sample(origin, _Evaluation.of(item.value), sample)
+                yield from _read_document(source, item)
+
+
+def _read_document(source: Source, document: Document) -> Iterator[Draft | Problem]:
+    if not _is_log(document.fields | {"samples": []}):
+        yield Problem(source.name, document.line, "The record is no evaluation.")
+        return
+    evaluation, index = _Evaluation.of(document.fields), 0
+    for item in document.items:
+        if isinstance(item, Problem):
+            yield item
+        else:
+            yield from _read_sample(_Origin(source, f"Sample {index}", index, item.line), evaluation, item.value)
+            index += 1
+    if not index:
+        yield Problem(source.name, document.line, "The log has no samples.")
 
 
 class _Origin(NamedTuple):
-    """Where a sample is: its file, and the line of it in a document."""
+    """Where a sample is: its file, and what returns the line of it in a document."""
 
     source: Source
     label: str
     position: int = 0
-    document: int | None = None
+    line_in_document: Callable[[], int] | None = None
 
     def line(self) -> int:
-        return 1 if self.document is None else self.source.line_of("samples", self.position, self.document)
+        return 1 if self.line_in_document is None else self.line_in_document()
 
     def problem(self, reason: str) -> Problem:
-        line = None if self.document is None else self.line()
+        line = None if self.line_in_document is None else self.line()
         return Problem(self.source.name, line, f"{self.label} {reason.rstrip('.')}.")
 
 
@@ -119,6 +134,10 @@ class _Evaluation(NamedTuple):
         fields |= {"inspect_ai": to_object(self.eval.get("packages")).get("inspect_ai")}
         custom, _ = split_scalars(to_object(self.eval.get("metadata")))
         return custom | drop_null(fields)
+
+    def settings(self) -> dict[str, Any] | None:
+        """How the evaluation was configured."""
+        return {key: self.eval[key] for key in _EVAL_SETTINGS if self.eval.get(key) not in (None, {}, [])} or None
 
 
 def _is_log(value: Any) -> bool:
@@ -179,15 +198,23 @@ def _read_sample(origin: _Origin, evaluation: _Evaluation, sample: Any) -> Itera
 
 
 def _drafts(origin: _Origin, evaluation: _Evaluation, sample: Any, problems: list[Problem]) -> list[Draft]:
+    if isinstance(sample, dict) and sample.get("messages") is None:  # it failed before its state was saved
+        sample = sample | {"messages": []}
     records = require_field(sample, "messages", list, "the sample")
     transcript = SampleEvents(sample)
+    sample = {
+        key: value if key in _MAPPED_FIELDS - _SCORES else transcript.resolve(value) for key, value in sample.items()
+    }
     session_id, model = _session_id(origin, evaluation, sample), evaluation.eval.get("model")
     messages = [transcript.resolve(record) for record in records if isinstance(record, dict)]
     if len(messages) < len(records):
         problems.append(origin.problem("has messages that are no objects; they are not imported"))
     calls = [call for call in transcript.calls if not call.is_grading]
     own, pairs = calls, [(message, False) for message in messages]
-    if transcript.is_compacted:
+    if not messages and calls:
+        own = [call for call in calls if call.thread == calls[0].thread]
+        pairs = merge_inputs(own, [call.output for call in own if call.output is not None])
+    elif transcript.is_compacted:
         outputs = {id(call) for call in calls if _is_answer(call, messages)}
         threads = {call.thread for call in calls if id(call) in outputs}
         own = [call for call in calls if call.thread in threads]
@@ -200,6 +227,8 @@ def _drafts(origin: _Origin, evaluation: _Evaluation, sample: Any, problems: lis
         except MalformedRecord as error:
             problems.append(origin.problem(f"has a message that is not imported: {error}"))
     main = _session_draft(origin, evaluation, sample, session_id, parsed, transcript.scored_at)
+    if not any(call.usage for call in transcript.calls):  # the log has no events
+        _set_usage(main, sample)
     own_ids = {id(call) for call in own}
     others = [*answers.rest(), *(call for call in calls if id(call) not in own_ids)]
     inherited = frozenset(message_key(message) for message, _ in pairs)
@@ -216,7 +245,8 @@ def _session_id(origin: _Origin, evaluation: _Evaluation, sample: dict[str, Any]
         return str(sample["uuid"])
     owner = evaluation.eval.get("eval_id") or evaluation.eval.get("run_id")
     owner = owner if isinstance(owner, str) else origin.source.name.rsplit(".", 1)[0]
-    return f"{owner}/{sample.get('id', origin.position)}/{sample.get('epoch', 1)}"
+    identity, epoch = to_id(sample.get("id")) or origin.position, to_id(sample.get("epoch")) or 1
+    return f"{owner}/{identity}/{epoch}"
 
 
 def _session_draft(
@@ -238,7 +268,11 @@ def _session_draft(
     custom, _ = split_scalars(to_object(sample.get("metadata")))
     scalars.pop("error", None)
     scores = _parse_scores(sample)
-    details = {"plan": evaluation.plan, "scores": sample.get("scores") or sample.get("score")}
+    details = {
+        "eval": evaluation.settings(),
+        "plan": evaluation.plan,
+        "scores": sample.get("scores") or sample.get("score"),
+    }
     time = to_time(scored_at) or end
     return Draft(
         file=origin.source.name,
@@ -266,10 +300,7 @@ def _set_run_fields(runs: list[Run], hashes: list[str], sample: dict[str, Any], 
     """Set what the sample states about its runs: the provider, how the last one ended, the times of a single one."""
     if not runs:
         return
-    for index, run in enumerate(runs):
-        name = run.model if run.model and "/" in run.model else model
-        run.model_provider = name.split("/")[0] if name and "/" in name else None
-        hashes[index] = hash_record(hashes[index], run.model_provider)
+    _set_provider(runs, hashes, model)
     error, limit = sample.get("error"), sample.get("limit")
     last = runs[-1]
     if error:
@@ -286,6 +317,29 @@ def _set_run_fields(runs: list[Run], hashes: list[str], sample: dict[str, Any], 
         hashes[0] = hash_record(hashes[0], sample.get("started_at"), sample.get("completed_at"), duration)
 
 
+def _set_provider(runs: list[Run], hashes: list[str], model: str | None) -> None:
+    """Set the provider, which names of models begin with."""
+    for index, run in enumerate(runs):
+        name = run.model if run.model and "/" in run.model else model
+        run.model_provider = name.split("/")[0] if name and "/" in name else None
+        hashes[index] = hash_record(hashes[index], run.model_provider)
+
+
+def _set_usage(main: Draft, sample: dict[str, Any]) -> None:
+    """Set the usage of a sample without events on its last run, the one that the models worked on."""
+    models, roles = to_object(sample.get("model_usage")), to_object(sample.get("role_usage"))
+    counts: Counter[str] = Counter()
+    for usage in map(to_object, models.values()):
+        counts.update({key: value for key, value in usage.items() if to_number(value) is not None})
+    for role in GRADERS & roles.keys():
+        counts.subtract(
+            {key: v for key, v in to_object(roles[role]).items() if key in counts and to_number(v) is not None}
+        )
+    if main.runs and counts:
+        main.runs[-1].usage = parse_usage(counts)
+        main.hashes[-1] = hash_record(main.hashes[-1], dict(counts))
+
+
 def _nested_drafts(
     origin: _Origin,
     main: Draft,
@@ -300,8 +354,10 @@ def _nested_drafts(
         if call.output is not None or call.usage is not None:
             threads.setdefault(call.thread, []).append(call)
     model = (main.session.metadata or {}).get("model")
+    model = model if isinstance(model, str) else None
     order = {id(call): index for index, call in enumerate(transcript.calls)}
-    for thread, members in threads.items():
+    owners = _call_owners(main, threads)
+    for thread, members in sorted(threads.items(), key=lambda item: len(item[1][0].outer)):  # parents first
         members.sort(key=lambda call: order[id(call)])
         answers = Answers(members)
         parsed = []
@@ -314,6 +370,11 @@ def _nested_drafts(
                 problems.append(origin.problem(f"has a message that is not imported: {error}"))
         session_id = f"{main.session_id}/{thread or 'calls'}"
         runs, hashes, keys = split_runs(session_id, parsed, main.runs[0].model if main.runs else None)
+        _set_provider(runs, hashes, model)
+        call_id = members[0].tool_call_id
+        callers = owners.get(call_id or "", set()) - {thread}
+        outer = [*(callers if len(callers) == 1 else ()), *members[0].outer, None]
+        parent = next(name for name in outer if name in threads or name is None)
         times = [run.created_at for run in runs if run.created_at]
         yield Draft(
             file=main.file,
@@ -329,8 +390,24 @@ def _nested_drafts(
             keys=keys,
             session_hash=hash_record(main.session_hash, thread),
             source=NAME,
-            membership=Membership(main.session_id, members[0].tool_call_id),
+            membership=Membership(
+                main.session_id if parent is None else f"{main.session_id}/{parent or 'calls'}",
+                call_id if callers == {parent} else None,  # ids may repeat
+            ),
         )
+
+
+def _call_owners(main: Draft, threads: dict[str, list[ModelCall]]) -> dict[str, set[str | None]]:
+    """The threads that have a call of a tool, by its id; None for the sample's messages."""
+    owners: dict[str, set[str | None]] = {}
+    for message in (message for run in main.runs for message in run.messages):
+        for call in message.tool_calls:
+            owners.setdefault(call.tool_call_id or "", set()).add(None)
+    for thread, members in threads.items():
+        for model_call in members:
+            for record in to_list(to_object(model_call.output).get("tool_calls")):
+                owners.setdefault(to_id(to_object(record).get("id")) or "", set()).add(thread)
+    return owners
 
 
 def _parse_scores(sample: dict[str, Any]) -> dict[str, float]:
