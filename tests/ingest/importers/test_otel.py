@@ -954,6 +954,33 @@ def test_counts_of_langfuse(read):
     assert draft.session.metadata["environment"] == "prod"
 
 
+def test_further_attributes_are_kept(read):
+    """Settings of a call and what the user adds to a span are beside the answer, the run and the call."""
+    recorder = Recorder()
+    root = recorder.agent("desk", team="red")
+    recorder.chat([text("user", "Hello")], [answer(call("c1", "look", {}))], root, gen_ai__request__top_p=0.5)
+    values = {"gen_ai.operation.name": "execute_tool", "gen_ai.tool.name": "look", "gen_ai.tool.call.id": "c1"}
+    recorder.span("execute_tool look", values | {"cost_center": 7}, root)
+    [draft] = read(lines_of(recorder))
+    [run] = draft.runs
+
+    assert run.extra["attributes"] == {"team": "red"}
+    assert run.messages[1].extra["attributes"] == {"gen_ai.request.top_p": 0.5}
+    assert run.messages[1].tool_calls[0].extra["attributes"] == {"cost_center": 7}
+
+
+def test_requests_as_they_were_sent(read):
+    """An instrumentation may have the messages in the request only: of Anthropic, or of the Responses API."""
+    requests = [{"model": "m", "system": "Be brief.", "messages": [{"role": "user", "content": "Hello"}]}]
+    requests.append({"model": "m", "instructions": "Be brief.", "input": "Hello"})
+    for request in requests:
+        recorder = Recorder()
+        values = {"openinference.span.kind": "LLM", "input.value": json.dumps(request), "output.value": "Hi."}
+        recorder.span("llm", values)
+        [draft] = read(lines_of(recorder))
+        assert talk_of(draft.runs[0]) == [("system", "Be brief."), ("user", "Hello"), ("assistant", "Hi.")]
+
+
 def test_other_files_are_not_recognized(tmp_path):
     """Spans without a model, an agent or a tool, and records of other programs."""
     from kern_nb.ingest.importers.otel import Otel

@@ -50,6 +50,18 @@ _TOTALS = ("gen_ai.usage.total_tokens", "llm.usage.total_tokens", "llm.token_cou
 _COSTS = ("gen_ai.usage.cost", "operation.cost", "llm.cost.total")
 _COST_PARTS = ("llm.cost.prompt", "llm.cost.completion")
 _USAGE_PREFIXES = ("gen_ai.usage.", "llm.token_count.", "llm.usage.", "llm.cost.", "operation.cost")
+# Prefixes of the attributes that are messages, calls and usage, or that repeat in each call.
+_MAPPED = (
+    "gen_ai.operation.name", "gen_ai.conversation.id", "gen_ai.input.", "gen_ai.output.", "gen_ai.prompt",
+    "gen_ai.completion", "gen_ai.system", "gen_ai.provider.name", "gen_ai.request.model", "gen_ai.response.",
+    "gen_ai.usage.", "gen_ai.tool.", "gen_ai.agent.", "llm.input_messages.", "llm.output_messages.", "llm.tools.",
+    "llm.token_count.", "llm.usage.", "llm.cost.", "llm.model_name", "llm.provider", "llm.system", "llm.request.type",
+    "openinference.span.kind", "session.id", "user.id", "input.", "output.", "tool.name", "tool.parameters",
+    "tool.description", "agent.name", "graph.node.id", "traceloop.entity.", "traceloop.span.kind", "langfuse.session.id", "langfuse.user.id",
+    "trace.name", "pydantic_ai.all_messages", "all_messages_events", "events", "final_result", "tool_arguments",
+    "tool_response", "model_request_parameters", "logfire.json_schema", "operation.cost", "error.type", "model_name",
+    "agent_name",
+)  # fmt: skip
 _MAX_DIGITS = 15
 _MAX_DEPTH = 20
 
@@ -183,6 +195,11 @@ def _number(value: Any) -> float | None:
         return to_number(float(value) if isinstance(value, str) else value)
     except ValueError:
         return None
+
+
+def further_attributes(span: Span) -> dict[str, Any]:
+    """The attributes that nothing else has: settings of a call, what the user adds."""
+    return {name: value for name, value in span.attributes.items() if not name.startswith(_MAPPED)}
 
 
 def tool_name(span: Span) -> str | None:

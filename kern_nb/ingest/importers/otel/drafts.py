@@ -155,6 +155,7 @@ def _describe_agent(run: Run, unit: Unit, span: Span) -> None:
         "agent_version": span.identity("gen_ai.agent.version"),
         "agents": [name for agent in unit.agents if (name := dialects.agent_name(agent) or agent.name)],
         "failed_calls": [s.error for _, s in unit.failures],
+        "attributes": dialects.further_attributes(span),
     }
     run.extra = run.extra | {key: value for key, value in facts.items() if value}
 

@@ -83,8 +83,12 @@ def parse_value(value: Any, role: str) -> list[Piece]:
     if isinstance(value, dict):
         for key in ("messages", "choices", "input", "output"):
             items = value.get(key)
+            if key == "input" and isinstance(items, str) and items and "model" in value:  # of the Responses API
+                items = [{"role": role, "content": items}]
             if isinstance(items, list) and items and all(isinstance(item, dict) for item in items):
-                return parse_messages([to_object(item.get("message")) or item for item in items], role)
+                system = value.get("system", value.get("instructions"))
+                start = [{"role": "system", "content": system}] if system and role == "user" else []
+                return parse_messages([*start, *(to_object(item.get("message")) or item for item in items)], role)
         if isinstance(value.get("role"), str) or value.get("type") in ("function_call", "function_call_output"):
             return parse_messages([value], role)
     elif isinstance(value, list) and any(

@@ -188,6 +188,7 @@ def _to_answers(
         **truncated,
         "span_id": span.span_id,
         "error": span.error if span.failed else None,
+        "attributes": dialects.further_attributes(span),
     }
     first.extra |= {key: value for key, value in facts.items() if value}
     for answer in answers:
@@ -264,12 +265,12 @@ def _add_tools(unit: Unit) -> None:
         call = call or _new_call(unit, span)
         call.created_at, call.duration_s = span.start, span.duration_s
         call.status = "failed" if span.failed else "completed"
-        if span.failed and span.error:
-            call.extra = call.extra | {"error": span.error}
+        details = {"error": span.error if span.failed else None, "attributes": dialects.further_attributes(span)}
+        call.extra = call.extra | {key: value for key, value in details.items() if value}
         result = next((item for item in results if item.message.tool_call_id == call.tool_call_id), None)
         if result is None and call.tool_call_id is None:
             result = next((item for item in results if item.message.tool_name == call.tool_name), None)
-        facts = [_times(span), span.status, span.error]
+        facts = [_times(span), span.status, span.error, details]
         if result is not None:
             results.remove(result)
             message = result.message
