@@ -99,14 +99,15 @@ def _resources(value: Any) -> Any:
     """The list of resources in an export, whatever it is wrapped in; None if the value is none."""
     if not isinstance(value, dict):
         return None
-    for name in _RESOURCES:
-        if name in value:
-            return value[name]
+    for export in (value, to_object(value.get("trace") if "messages" not in value else None)):
+        for name in _RESOURCES:
+            if name in export:
+                return export[name]
     if _scopes(value) is not None:
         return [value]
     if _field(value, "traceId") and _field(value, "spanId") and _field(value, "startTimeUnixNano"):
         return [{"resource": value.get("resource"), "scopeSpans": [{"scope": value.get("scope"), "spans": [value]}]}]
-    return _resources(value.get("trace"))
+    return None
 
 
 def _scopes(value: dict[str, Any]) -> list[Any] | None:
