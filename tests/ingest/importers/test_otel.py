@@ -954,6 +954,33 @@ def test_counts_of_langfuse(read):
     assert draft.session.metadata["environment"] == "prod"
 
 
+def test_a_nested_agent_in_a_file_that_grows(tmp_path):
+    """Whatever of a trace is written first, its runs are stored once, and the nested agent below its parent."""
+    from kern_nb.db import SqliteDb
+
+    recorder = Recorder()
+    root = recorder.agent("boss")
+    sent, called = text("user", "Hello"), answer(call("c1", "ask", {"q": "x"}))
+    recorder.chat([sent], [called], root)
+    tool = recorder.tool("ask", "c1", {"q": "x"}, "42", root, duration=5)
+    values = {"gen_ai.operation.name": "invoke_agent", "gen_ai.agent.name": "helper"}
+    helper = recorder.span("invoke_agent helper", values, tool, duration=3)
+    recorder.chat([text("user", "x")], [text("assistant", "42")], helper)
+    recorder.chat([sent, called, result("c1", "42")], [text("assistant", "It is 42.")], root)
+    recorder.spans.sort(key=lambda span: int(span["endTimeUnixNano"]))
+    lines = [json.dumps(line) + "\n" for line in lines_of(recorder)]
+    path = tmp_path / "spans.jsonl"
+    for n in range(1, len(lines)):
+        other = SqliteDb(str(tmp_path / f"{n}.db"))
+        for part in (lines[:n], lines):
+            path.write_text("".join(part))
+            assert other.ingest(path).errors == []
+        boss, nested = other.get_session(recorder.trace).runs
+        assert (boss.output, nested.output, nested.parent_run_id) == ("It is 42.", "42", boss.run_id), n
+        assert other.sessions_df()["input_tokens"].tolist() == [30]
+        other.close()
+
+
 def test_further_attributes_are_kept(read):
     """Settings of a call and what the user adds to a span are beside the answer, the run and the call."""
     recorder = Recorder()

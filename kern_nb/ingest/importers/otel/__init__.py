@@ -19,7 +19,7 @@ from pathlib import Path
 
 from kern_nb.db.file_descriptors import open_binary
 from kern_nb.ingest.archives import DAMAGE, open_content, plain_name
-from kern_nb.ingest.importer import RECORD_ERRORS, Draft, Importer, Membership, error_text
+from kern_nb.ingest.importer import RECORD_ERRORS, Draft, Importer, Membership, error_text, hash_record, run_id_for
 from kern_nb.ingest.importers.otel import dialects
 from kern_nb.ingest.importers.otel.drafts import NAME, build_draft
 from kern_nb.ingest.importers.otel.exports import is_span_record, parse_spans
@@ -201,6 +201,10 @@ def _member_drafts(
             text = f"The nested agent {unit.span.name!r} is not imported: {_reason(error)}."
             yield Problem(source.name, unit.span.line, text)
             continue
+        if session_id != own_id:  # the id that the run has as long as the span around it is not written
+            name = f"{unit.span.trace_id}/{unit.span.span_id}"
+            draft.runs[0].run_id = run_id_for(conversation.session_id, name)
+        draft.hashes[0] = hash_record(draft.hashes[0], parent_id, call_id)  # it may be stored without its parent
         draft.membership = Membership(parent_id, call_id)
         yield draft
 

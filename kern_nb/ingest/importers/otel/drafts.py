@@ -73,16 +73,18 @@ def build_draft(source: Source, session_id: str, units: Sequence[Unit], traces: 
 
 
 def _run_names(groups: Sequence[_Group]) -> Iterator[str]:
-    """Identify each run by the span that it begins with: other files may have other runs of the session.
+    """Identify each run by its agent's span, or the span around its model calls: other files may have other runs.
 
-    The first one of a trace has the trace's id: the span of its agent is written at its end, after its model calls.
+    A span is written at its end, that of an agent after its model calls: these state which one it will be. The first
+    run of a trace has the trace's id, as any number of spans may be around it.
     """
     counts: Counter[str] = Counter()
     for group in groups:
-        spans = [group.unit.span] if group.unit is not None and group.unit.span is not None else group.first.spans
-        name = spans[0].trace_id if spans else ""
-        if counts[name]:
-            name = f"{name}/{spans[0].span_id}"
+        agent = None if group.unit is None else group.unit.span
+        first = next(iter([*group.model_calls, *group.first.spans]), None)
+        name = agent.trace_id if agent else first.trace_id if first else ""
+        if counts[name] and (span_id := agent.span_id if agent else first and (first.parent_id or first.span_id)):
+            name = f"{name}/{span_id}"
         yield f"{name}/{counts[name]}" if counts[name] else name
         counts[name] += 1
 
