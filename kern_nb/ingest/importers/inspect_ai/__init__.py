@@ -21,13 +21,13 @@ from kern_nb.ingest.importer import (
     Importer,
     Location,
     MalformedRecord,
-    Membership,
     error_text,
     hash_record,
     require_field,
 )
 from kern_nb.ingest.importers.inspect_ai.events import GRADERS, ModelCall, SampleEvents, merge_inputs, message_key
 from kern_nb.ingest.importers.inspect_ai.messages import Answers, parse_message, parse_usage
+from kern_nb.ingest.importers.inspect_ai.nested import nested_drafts, set_provider
 from kern_nb.ingest.parsing import zip_members
 from kern_nb.ingest.parsing.times import to_time, to_unix_seconds
 from kern_nb.ingest.parsing.values import (
@@ -35,7 +35,6 @@ from kern_nb.ingest.parsing.values import (
     finite_scores,
     split_scalars,
     to_id,
-    to_list,
     to_number,
     to_object,
     without,
@@ -198,6 +197,9 @@ def _read_sample(origin: _Origin, evaluation: _Evaluation, sample: Any) -> Itera
 
 
 def _drafts(origin: _Origin, evaluation: _Evaluation, sample: Any, problems: list[Problem]) -> list[Draft]:
+    def report(reason: str) -> None:
+        problems.append(origin.problem(reason))
+
     if isinstance(sample, dict) and sample.get("messages") is None:  # it failed before its state was saved
         sample = sample | {"messages": []}
     records = require_field(sample, "messages", list, "the sample")
@@ -208,7 +210,7 @@ def _drafts(origin: _Origin, evaluation: _Evaluation, sample: Any, problems: lis
     session_id, model = _session_id(origin, evaluation, sample), evaluation.eval.get("model")
     messages = [transcript.resolve(record) for record in records if isinstance(record, dict)]
     if len(messages) < len(records):
-        problems.append(origin.problem("has messages that are no objects; they are not imported"))
+        report("has messages that are no objects; they are not imported")
     calls = [call for call in transcript.calls if not call.is_grading]
     own, pairs = calls, [(message, False) for message in messages]
     if not messages and calls:
@@ -225,14 +227,14 @@ def _drafts(origin: _Origin, evaluation: _Evaluation, sample: Any, problems: lis
         try:
             parsed.append(parse_message(message, answers.take(message), transcript, model, is_summary=is_summary))
         except MalformedRecord as error:
-            problems.append(origin.problem(f"has a message that is not imported: {error}"))
+            report(f"has a message that is not imported: {error}")
     main = _session_draft(origin, evaluation, sample, session_id, parsed, transcript.scored_at)
     if not any(call.usage for call in transcript.calls):  # the log has no events
         _set_usage(main, sample)
     own_ids = {id(call) for call in own}
     others = [*answers.rest(), *(call for call in calls if id(call) not in own_ids)]
     inherited = frozenset(message_key(message) for message, _ in pairs)
-    return [main, *_nested_drafts(origin, main, transcript, others, inherited, problems)]
+    return [main, *nested_drafts(main, transcript, others, inherited, report)]
 
 
 def _is_answer(call: ModelCall, messages: list[dict[str, Any]]) -> bool:
@@ -300,7 +302,7 @@ def _set_run_fields(runs: list[Run], hashes: list[str], sample: dict[str, Any], 
     """Set what the sample states about its runs: the provider, how the last one ended, the times of a single one."""
     if not runs:
         return
-    _set_provider(runs, hashes, model)
+    set_provider(runs, hashes, model)
     error, limit = sample.get("error"), sample.get("limit")
     last = runs[-1]
     if error:
@@ -317,14 +319,6 @@ def _set_run_fields(runs: list[Run], hashes: list[str], sample: dict[str, Any], 
         hashes[0] = hash_record(hashes[0], sample.get("started_at"), sample.get("completed_at"), duration)
 
 
-def _set_provider(runs: list[Run], hashes: list[str], model: str | None) -> None:
-    """Set the provider, which names of models begin with."""
-    for index, run in enumerate(runs):
-        name = run.model if run.model and "/" in run.model else model
-        run.model_provider = name.split("/")[0] if name and "/" in name else None
-        hashes[index] = hash_record(hashes[index], run.model_provider)
-
-
 def _set_usage(main: Draft, sample: dict[str, Any]) -> None:
     """Set the usage of a sample without events on its last run, the one that the models worked on."""
     models, roles = to_object(sample.get("model_usage")), to_object(sample.get("role_usage"))
@@ -338,76 +332,6 @@ def _set_usage(main: Draft, sample: dict[str, Any]) -> None:
     if main.runs and counts:
         main.runs[-1].usage = parse_usage(counts)
         main.hashes[-1] = hash_record(main.hashes[-1], dict(counts))
-
-
-def _nested_drafts(
-    origin: _Origin,
-    main: Draft,
-    transcript: SampleEvents,
-    calls: list[ModelCall],
-    inherited: frozenset[str],
-    problems: list[Problem],
-) -> Iterator[Draft]:
-    """Yield a draft per thread of model calls that is no part of the sample's messages, without those it inherited."""
-    threads: dict[str, list[ModelCall]] = {}
-    for call in calls:
-        if call.output is not None or call.usage is not None:
-            threads.setdefault(call.thread, []).append(call)
-    model = (main.session.metadata or {}).get("model")
-    model = model if isinstance(model, str) else None
-    order = {id(call): index for index, call in enumerate(transcript.calls)}
-    owners = _call_owners(main, threads)
-    for thread, members in sorted(threads.items(), key=lambda item: len(item[1][0].outer)):  # parents first
-        members.sort(key=lambda call: order[id(call)])
-        answers = Answers(members)
-        parsed = []
-        for message, _ in merge_inputs(members, [call.output for call in members if call.output is not None]):
-            if message_key(message) in inherited:
-                continue
-            try:
-                parsed.append(parse_message(message, answers.take(message), transcript, model))
-            except MalformedRecord as error:
-                problems.append(origin.problem(f"has a message that is not imported: {error}"))
-        session_id = f"{main.session_id}/{thread or 'calls'}"
-        runs, hashes, keys = split_runs(session_id, parsed, main.runs[0].model if main.runs else None)
-        _set_provider(runs, hashes, model)
-        call_id = members[0].tool_call_id
-        callers = owners.get(call_id or "", set()) - {thread}
-        outer = [*(callers if len(callers) == 1 else ()), *members[0].outer, None]
-        parent = next(name for name in outer if name in threads or name is None)
-        times = [run.created_at for run in runs if run.created_at]
-        yield Draft(
-            file=main.file,
-            line=main.line,
-            session=Session(
-                session_id=session_id,
-                agent_id=NAME,
-                metadata=main.session.metadata,
-                created_at=to_unix_seconds(min(times, default=None)),
-            ),
-            runs=runs,
-            hashes=hashes,
-            keys=keys,
-            session_hash=hash_record(main.session_hash, thread),
-            source=NAME,
-            membership=Membership(
-                main.session_id if parent is None else f"{main.session_id}/{parent or 'calls'}",
-                call_id if callers == {parent} else None,  # ids may repeat
-            ),
-        )
-
-
-def _call_owners(main: Draft, threads: dict[str, list[ModelCall]]) -> dict[str, set[str | None]]:
-    """The threads that have a call of a tool, by its id; None for the sample's messages."""
-    owners: dict[str, set[str | None]] = {}
-    for message in (message for run in main.runs for message in run.messages):
-        for call in message.tool_calls:
-            owners.setdefault(call.tool_call_id or "", set()).add(None)
-    for thread, members in threads.items():
-        for model_call in members:
-            for record in to_list(to_object(model_call.output).get("tool_calls")):
-                owners.setdefault(to_id(to_object(record).get("id")) or "", set()).add(thread)
-    return owners
 
 
 def _parse_scores(sample: dict[str, Any]) -> dict[str, float]:
