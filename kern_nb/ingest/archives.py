@@ -124,10 +124,8 @@ def extract_file(path: Path, workspace: Workspace) -> tuple[Path, str]:
     target = workspace.new_folder() / plain_name(path.name)
     damage = ""
     with open_binary(path) as file:
-        header = file.read(4)
-        file.seek(0)
         try:
-            workspace.copy(_decompress(file, _compression(header)), target)
+            workspace.copy(open_content(file), target)
         except (OSError, EOFError, zlib.error) as error:  # the program that writes it may still run
             if not target.exists() or not target.stat().st_size:
                 raise
@@ -172,7 +170,10 @@ def _compression(header: bytes) -> str | None:
     return next((suffix for suffix, magic in COMPRESSED.items() if header.startswith(magic)), None)
 
 
-def _decompress(file: BinaryIO, compression: str | None) -> _Readable:
+def open_content(file: BinaryIO) -> _Readable:
+    """The content of a file, which may be compressed."""
+    compression = _compression(file.read(4))
+    file.seek(0)
     if compression == ".gz":
         return gzip.open(file)
     return pa.CompressedInputStream(pa.PythonFile(file, "r"), "zstd") if compression == ".zst" else file

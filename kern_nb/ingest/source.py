@@ -77,6 +77,15 @@ class Source:
         """The id of a session without an id of its own: the relative path without suffix."""
         return str(PurePosixPath(archives.plain_name(self.name)).with_suffix(""))
 
+    @property
+    def original(self) -> Path:
+        """The file as it is, compressed or not."""
+        return self._original
+
+    def sibling(self, path: Path) -> Source:
+        """Another file of its folder."""
+        return Source(path, str(PurePosixPath(self.name).with_name(path.name)), self._workspace)
+
     @cached_property
     def path(self) -> Path:
         """The file; that of a compressed or UTF-16 file is its content, in a temporary folder, as plain UTF-8."""

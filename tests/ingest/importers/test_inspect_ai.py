@@ -262,6 +262,131 @@ def test_older_logs_nest_events_and_have_no_ids(tmp_path):
     assert nested.membership.tool_call_id == "c1"
 
 
+def test_an_agent_in_a_nested_agent(store, tmp_path):
+    """It is a member of the run of the agent that called it, also if the ids of their calls are equal."""
+
+    def span(identity, parent=None):
+        return {"event": "span_begin", "id": identity, "parent_id": parent, "type": "agent", "name": identity}
+
+    for second_id in ("c2", "c1"):
+        inner_call = CALL | {"id": second_id, "function": "ask"}
+        deeper = message("assistant", "I ask.", "n2", tool_calls=[inner_call])
+        value = sample(uuid=second_id)
+        ask, tool, *rest = value["events"]
+        value["events"] = [
+            ask,
+            span("sub"),
+            model_event(deeper, 4, {"input_tokens": 7}, span_id="sub", input=[message("user", "Find it.", "n1")]),
+            span("sub2", "sub"),
+            model_event(message("assistant", "Deep.", "q2"), 5, {"input_tokens": 3}, span_id="sub2"),
+            {"event": "tool", "id": second_id, "function": "ask", "agent_span_id": "sub2"},
+            tool | {"agent_span_id": "sub"},
+            *rest,
+        ]
+        report = store.ingest(write(tmp_path / f"{second_id}.json", document(value)), progress=False)
+        main, nested, inner = store.get_session(second_id).runs
+        assert not names_of(report)
+        assert (nested.parent_run_id, inner.parent_run_id) == (main.run_id, nested.run_id)
+        assert {run.model_provider for run in (main, nested, inner)} == {"fake"}
+
+
+def test_usage_of_a_log_without_events(tmp_path):
+    """It is that of the models without the graders."""
+    graded = {"input_tokens": 900, "output_tokens": 9, "total_tokens": 909}
+    used = {"input_tokens": 60, "output_tokens": 11, "total_tokens": 101, "input_tokens_cache_read": 30}
+    value = sample(events=[], model_usage={"fake/m1": used, "fake/m2": graded}, role_usage={"grader": graded})
+    [draft] = read(write(tmp_path / "log.json", document(value)))
+    usage = draft.runs[0].usage
+
+    assert (usage.input_tokens, usage.output_tokens, usage.cache_read_tokens) == (90, 11, 30)
+
+
+@pytest.mark.parametrize(
+    ("usage", "counted"),
+    [
+        ({"input_tokens": 10, "output_tokens": 5, "input_tokens_cache_read": 30, "total_tokens": 45}, (40, 5)),
+        ({"input_tokens": 40, "output_tokens": 5, "input_tokens_cache_read": 30, "total_tokens": 45}, (40, 5)),
+        ({"input_tokens": 40, "output_tokens": 5, "reasoning_tokens": 4, "total_tokens": 45}, (40, 5)),
+        (
+            {"input_tokens": 40, "output_tokens": 5, "reasoning_tokens": 20, "input_tokens_cache_read": 30}
+            | {"total_tokens": 65},
+            (40, 25),
+        ),
+    ],
+)
+def test_the_total_tells_what_counts_include(usage, counted):
+    """Providers count cached tokens and reasoning beside the other ones, or in them."""
+    from kern_nb.ingest.importers.inspect_ai.messages import parse_usage
+
+    result = parse_usage(usage)
+    assert (result.input_tokens, result.output_tokens) == counted
+
+
+def test_an_answer_from_the_cache_used_no_tokens(tmp_path):
+    """What the first call used stays beside the message."""
+    value = sample()
+    value["events"][0]["cache"] = "read"
+    [draft] = read(write(tmp_path / "log.json", document(value)))
+
+    assert [m.usage and m.usage.input_tokens for m in draft.runs[0].messages] == [None, None, None, 50]
+    assert draft.runs[0].messages[1].extra["usage"]["input_tokens"] == 10
+
+
+def test_a_sample_that_failed_before_its_messages_were_saved(tmp_path):
+    """Its messages are those of its events."""
+    for messages in ([], None):
+        value = sample(messages=messages, error={"message": "Boom"})
+        [draft] = read(write(tmp_path / "log.json", document(value)))
+        assert [m.role for m in draft.runs[0].messages] == ["user", "assistant", "tool", "assistant"]
+        assert (draft.runs[0].status, draft.runs[0].error) == ("ERROR", "Boom")
+
+
+def test_version_1(tmp_path):
+    """Its events and attachments are in a transcript, a tool's error and reasoning are texts."""
+    value = sample(uuid=None, epoch=None)
+    value["transcript"] = {"events": value.pop("events"), "content": value.pop("attachments")}
+    value["messages"][1:3] = [LOOK | {"reasoning": "Hm."}, RESULT | {"error": None, "tool_error": "too slow"}]
+    [draft] = read(write(tmp_path / "log.json", document(value)))
+    _, look, result, answer = draft.runs[0].messages
+
+    assert draft.session_id == "ev/7/1"
+    assert look.content == [{"type": "reasoning", "reasoning": "Hm."}, {"type": "text", "text": "I weigh it."}]
+    assert (look.usage.input_tokens, answer.content) == (40, "It weighs 180 grams.")
+    assert (result.content, result.is_error) == ("too slow", True)
+    assert "transcript" not in draft.session.agent_data["inspect_ai"]
+
+
+def test_ids_may_be_numbers_and_fields_attachments(tmp_path):
+    """Settings of the evaluation are kept."""
+    value = sample(input="attachment://aa", messages=[ASK | {"id": 1}, LOOK | {"tool_calls": [CALL | {"id": 9}]}])
+    value["messages"].append(RESULT | {"id": 2, "tool_call_id": 9})
+    value["events"][1]["id"] = 9
+    log = document(value)
+    log["eval"]["task_args"] = {"level": "hard"}
+    [draft, _] = read(write(tmp_path / "log.json", log))
+
+    assert [m.message_id for m in draft.runs[0].messages] == ["1", "m2", "2"]
+    assert draft.runs[0].messages[1].tool_calls[0].tool_call_id == "9"
+    assert draft.runs[0].messages[1].tool_calls[0].duration_s == 4.0
+    assert draft.session.metadata["input"] == "It weighs 180 grams."
+    assert draft.session.agent_data["inspect_ai"]["eval"] == {"task_args": {"level": "hard"}}
+
+
+def test_samples_of_a_large_document_are_read_one_at_a_time(tmp_path, monkeypatch):
+    """The evaluation may come after them."""
+    from kern_nb.ingest import source
+
+    log = document(*(sample(uuid=f"u{i}", id=i) for i in range(30)))
+    log = {"samples": log.pop("samples")} | log
+    path = write(tmp_path / "log.json", log)
+    expected = read(path)
+    monkeypatch.setattr(source, "_LARGE", 1000)
+    drafts = read(path)
+
+    assert [d.session for d in drafts] == [d.session for d in expected]
+    assert [(d.hashes, d.line()) for d in drafts] == [(d.hashes, d.line()) for d in expected]
+
+
 def test_other_archives_and_documents_are_not_taken(tmp_path):
     """Archives without an evaluation, documents with some of the same keys."""
     from kern_nb.ingest.registry import get_importer

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import json
+import re
 
+import pandas as pd
 import pytest
 from mutations import mistyped, torn, truncated
 
@@ -690,6 +693,319 @@ def test_langfuse_observations(read):
     assert (usage.input_tokens, usage.cache_read_tokens, usage.cost) == (12, 7, 0.25)
     assert (run.messages[2].is_error, run.messages[1].tool_calls[0].extra["error"]) == (True, "no such file")
     assert draft.scores == {"quality": 0.75}
+
+
+def snake_case(value):
+    """A JSON value with its names in snake case."""
+    if isinstance(value, list):
+        return [snake_case(item) for item in value]
+    if isinstance(value, dict):
+        return {re.sub("[A-Z]", lambda m: "_" + m[0].lower(), k): snake_case(v) for k, v in value.items()}
+    return value
+
+
+def test_wrappings_of_otlp(read):
+    """A list of exports, batches of Tempo, resources or spans alone, snake case, a file with logs at its start."""
+    recorder, _ = support_trace("a1", "talk-1", [], "Hello")
+    whole = otlp(recorder.spans, **{"service.name": "shop"})
+    [expected] = read([whole])
+    resources = whole["resourceSpans"]
+    spans = [span | {"resource": resources[0]["resource"]} for span in recorder.spans]
+    exports = [[otlp([span]) for span in recorder.spans]], [{"batches": resources}], [{"trace": whole}], resources
+    for values in (*exports, spans, [snake_case(whole)], [{"resourceLogs": []}] * 25 + [whole]):
+        [draft] = read(values)
+        assert [talk_of(run) for run in draft.runs] == [talk_of(run) for run in expected.runs]
+        assert draft.runs[0].run_id == expected.runs[0].run_id
+
+
+def test_messages_and_evaluations_in_log_records(read):
+    """Instrumentations may log messages as events of a span, before it ends or after."""
+    recorder = Recorder()
+    span_id = recorder.span("chat", {"gen_ai.operation.name": "chat", "gen_ai.request.model": "m-1"})
+
+    def log(name, **body):
+        fields = [{"key": k, "value": {"kvlistValue": {"values": attributes_of(v)}} if isinstance(v, dict) else encode(v)}
+                  for k, v in body.items()]  # fmt: skip
+        record = {"traceId": recorder.trace, "spanId": span_id, "body": {"kvlistValue": {"values": fields}}}
+        record["attributes"] = attributes_of({"event.name": name})
+        return {"resourceLogs": [{"scopeLogs": [{"logRecords": [record]}]}]}
+
+    values = [log("gen_ai.user.message", content="Hello"), *lines_of(recorder)]
+    values.append(log("gen_ai.choice", index=0, message={"role": "assistant", "content": "Hi."}))
+    score = {"gen_ai.evaluation.name": "tone", "gen_ai.evaluation.score.value": 0.5}
+    values.append(log("gen_ai.evaluation.result", **score))
+    [draft] = read(values)
+
+    assert [talk_of(run) for run in draft.runs] == [[("user", "Hello"), ("assistant", "Hi.")]]
+    assert draft.scores == {"tone": 0.5}
+
+
+def test_a_file_that_grows_in_the_middle_of_a_run(store, tmp_path):
+    """A span is written at its end, that of an agent after its calls: its run is the one that the calls began."""
+    first, history = support_trace("a1", "talk-1", [], "Hello")
+    second, _ = support_trace("b2", "talk-1", history, "Again")
+    for recorder in (first, second):
+        for span in recorder.spans:
+            span["attributes"] += attributes_of({"session.id": "talk-1"})
+        recorder.spans.sort(key=lambda span: span["endTimeUnixNano"])
+    lines = [json.dumps(line) + "\n" for line in lines_of(first, second)]
+    path = tmp_path / "spans.jsonl"
+    for n in range(1, len(lines) + 1):
+        path.write_text("".join(lines[:n]))
+        store.ingest(path)
+    session = store.get_session("talk-1")
+
+    assert [(run.input, run.output, len(run.messages)) for run in session.runs] == [
+        ("Hello", "Done.", 4),
+        ("Again", "Done.", 4),
+    ]
+    assert store.sessions_df()["input_tokens"].tolist() == [40]
+
+
+def test_a_trace_in_two_compressed_files(store, tmp_path):
+    """A collector's files may be compressed one by one."""
+    recorder, _ = support_trace("a1", "talk-1", [], "Hello")
+    lines = lines_of(recorder)
+    for name, part in (("1.jsonl.gz", lines[:2]), ("2.jsonl.gz", lines[2:])):
+        (tmp_path / name).write_bytes(gzip.compress("".join(json.dumps(line) + "\n" for line in part).encode()))
+    report = store.ingest(tmp_path)
+
+    assert (report.sessions, report.runs, report.messages, report.tool_calls) == (1, 1, 4, 1)
+
+
+def test_usage_that_only_an_agent_states(read):
+    """It is that of the run if neither its model calls nor nested agents state theirs: it may include those."""
+    recorder = Recorder()
+    usage = {"gen_ai__usage__input_tokens": 10, "gen_ai__usage__output_tokens": 2}
+    root = recorder.agent("boss", gen_ai__conversation__id="talk-1", **usage)
+    sent = {"gen_ai.input.messages": json.dumps([text("user", "Hello")]), "gen_ai.request.model": "m-1"}
+    recorder.span("chat", {"gen_ai.operation.name": "chat"} | sent, root)
+    other = Recorder("b2")
+    root = other.agent("boss", gen_ai__conversation__id="talk-2", **usage)
+    helper = other.agent("helper", other.tool("ask", "c1", {}, "42", root))
+    other.chat([text("user", "x")], [text("assistant", "42")], helper)
+    first, second, member = read(lines_of(recorder, other))
+
+    assert (first.runs[0].usage.input_tokens, first.runs[0].usage.output_tokens) == (10, 2)
+    assert second.runs[0].usage is None
+    assert member.runs[0].messages[1].usage.input_tokens == 10
+
+
+def test_tokens_that_are_counted_beside_the_input(read):
+    """Some instrumentations count cached tokens beside the input; the cost may be in parts."""
+    recorder = Recorder()
+    values = {"gen_ai.operation.name": "chat", "gen_ai.request.model": "m-1", "gen_ai.usage.output_tokens": 2}
+    cached = {"gen_ai.usage.cache_read.input_tokens": 5, "gen_ai.usage.input_tokens": 8}
+    sent = {
+        "gen_ai.input.messages": json.dumps([text("user", "Hello")]),
+        "llm.cost.prompt": 0.5,
+        "llm.cost.completion": 1,
+    }
+    recorder.span("chat", values | sent | cached | {"gen_ai.usage.total_tokens": 15})
+    recorder.span("chat", values | cached | {"gen_ai.usage.total_tokens": 10})
+    recorder.span("chat", values | cached | {"gen_ai.usage.input_tokens": 3})
+    [draft] = read(lines_of(recorder))
+
+    usage = [m.usage for run in draft.runs for m in run.messages if m.usage]
+    assert [u.input_tokens for u in usage] == [13, 8, 8]
+    assert usage[0].cost == 1.5
+
+
+def test_calls_that_failed(read):
+    """A failed call without an answer ends its run, even if it states usage; one that is tried again does not."""
+    recorder = Recorder()
+    values = {"gen_ai.operation.name": "chat", "gen_ai.request.model": "m-1", "gen_ai.provider.name": "acme"}
+    sent = {"gen_ai.input.messages": json.dumps([text("user", "Hello")])}
+    recorder.span("chat", values | sent | {"error.type": "429", "gen_ai.usage.input_tokens": 9})
+    recorder.chat([text("user", "Next")], [text("assistant", "Hi.")])
+    retried = Recorder("b2")
+    retried.span("chat", values | sent, status=2)
+    retried.span("chat", values | sent | {"gen_ai.output.messages": json.dumps([text("assistant", "Hi.")])})
+    first, second = read(lines_of(recorder, retried))
+
+    assert [(r.status, r.error, r.input, r.model_provider) for r in first.runs] == [
+        ("ERROR", "429", "Hello", "acme"),
+        ("COMPLETED", None, "Next", "acme"),
+    ]
+    assert [(r.status, talk_of(r)) for r in second.runs] == [("COMPLETED", [("user", "Hello"), ("assistant", "Hi.")])]
+
+
+def test_ids_may_be_numbers_and_messages_null(read):
+    """An agent may have an id only; null is no message."""
+    recorder = Recorder()
+    values = {"gen_ai.operation.name": "invoke_agent", "gen_ai.agent.id": "a-1", "gen_ai.conversation.id": 17}
+    root = recorder.span("invoke_agent", values | {"user.id": 5}, duration=9)
+    recorder.chat([None, text("user", "Hello")], None, root)
+    [draft] = read(lines_of(recorder))
+
+    assert (draft.session_id, draft.session.user_id, draft.session.agent_id) == ("17", "5", "a-1")
+    assert talk_of(draft.runs[0]) == [("user", "Hello"), ("assistant", None)]
+
+
+def test_an_embedding_is_no_message(read):
+    """OpenLLMetry records the calls of embedding models like those of other ones."""
+    recorder = Recorder()
+    recorder.span(
+        "openai.embeddings", {"llm.request.type": "embedding", "gen_ai.request.model": "e", "gen_ai.prompt": "x"}
+    )
+    recorder.span("completion", {"gen_ai.request.model": "m", "gen_ai.prompt": "Once", "gen_ai.completion": "upon"})
+    [draft] = read(lines_of(recorder))
+
+    assert talk_of(draft.runs[0]) == [("user", "Once"), ("assistant", "upon")]
+    assert draft.runs[0].messages[0].extra == {}, "a text that is no JSON is not truncated"
+
+
+def test_parts_of_a_result(read):
+    """The text of a result's part is its text."""
+    recorder = Recorder()
+    parts = [{"type": "text", "content": "seen"}, {"type": "blob", "mime_type": "image/png", "content": "AA"}]
+    recorder.chat(
+        [text("user", "Hello"), answer(call("c1", "look", {})), result("c1", parts)], [text("assistant", "Hi.")]
+    )
+    [draft] = read(lines_of(recorder))
+    content = draft.runs[0].messages[2].content
+
+    assert [part["type"] for part in content] == ["text", "image"]
+    assert content[0]["text"] == "seen"
+
+
+def test_a_frame_of_phoenix(store, tmp_path):
+    """Columns with dotted names, in Parquet or in JSON with times in milliseconds."""
+    row = {
+        "context.trace_id": "a" * 32,
+        "context.span_id": "b" * 16,
+        "parent_id": None,
+        "name": "llm",
+        "span_kind": "LLM",
+    }
+    row |= {"start_time": pd.Timestamp("2026-09-01T10:00:00Z"), "end_time": pd.Timestamp("2026-09-01T10:00:02Z")}
+    row |= {"status_code": "OK", "attributes.llm.model_name": "m-1", "attributes.session.id": "s-1"}
+    row["attributes.llm.input_messages"] = [{"message.role": "user", "message.content": "Hello"}]
+    row["attributes.llm.output_messages"] = [{"message.role": "assistant", "message.content": "Hi."}]
+    row["attributes.llm.token_count.prompt"] = 3.0
+    pd.DataFrame([row]).to_parquet(tmp_path / "spans.parquet")
+    milliseconds = {name: int(row[name].timestamp() * 1000) for name in ("start_time", "end_time")}
+    (tmp_path / "spans.json").write_text(json.dumps([row | milliseconds]))
+    for name in ("spans.parquet", "spans.json"):
+        [draft], problems = drafts_of(tmp_path / name)
+        assert (draft.session_id, problems) == ("s-1", [])
+        assert talk_of(draft.runs[0]) == [("user", "Hello"), ("assistant", "Hi.")]
+        assert (draft.runs[0].created_at.year, draft.runs[0].duration_s) == (2026, 2.0)
+        assert draft.runs[0].messages[1].usage.input_tokens == 3
+
+
+def test_objects_as_attributes(read):
+    """Phoenix exports nested attributes; messages of the GenAI conventions in them stay lists."""
+    values = {"operation": {"name": "chat"}, "request": {"model": "m-1"}}
+    values |= {"input": {"messages": [text("user", "Hello")]}, "output": {"messages": [text("assistant", "Hi.")]}}
+    span = {"name": "llm", "context": {"trace_id": "a" * 32, "span_id": "b" * 16}, "attributes": {"gen_ai": values}}
+    [draft] = read([span | {"start_time": "2026-09-01T10:00:00Z", "parent_id": "0x" + "0" * 16}])
+
+    assert talk_of(draft.runs[0]) == [("user", "Hello"), ("assistant", "Hi.")]
+
+
+def test_logfire_columns(read):
+    """A query's result by columns; a numeric level, a duration and the attributes of the resource."""
+    attributes = {
+        "gen_ai.operation.name": "chat",
+        "gen_ai.request.model": "m",
+        "gen_ai.input.messages": [text("user", "Hello")],
+    }
+    row = {"trace_id": "a" * 32, "span_id": "b" * 16, "parent_span_id": None, "span_name": "chat", "kind": "span"}
+    row |= {"start_timestamp": "2026-09-01T10:00:00Z", "duration": 2.5, "level": 17, "exception_message": "down"}
+    row |= {"attributes": attributes, "deployment_environment": "prod", "otel_resource_attributes": {"host": "h"}}
+    [draft] = read([{"columns": [{"name": name, "values": [value]} for name, value in row.items()]}])
+
+    assert (draft.runs[0].status, draft.runs[0].error, draft.runs[0].input) == ("ERROR", "down", "Hello")
+    assert draft.session.metadata["environment"] == "prod"
+    assert draft.session.agent_data["resource"]["host"] == "h"
+    assert draft.session.updated_at - draft.session.created_at == 2
+
+
+def test_counts_of_langfuse(read):
+    """Older and newer names, parts inside or beside a count as the total says; a trace's scores are counted once."""
+    times = {"startTime": "2026-09-01T10:00:00Z", "endTime": "2026-09-01T10:00:02Z", "type": "GENERATION"}
+    sent = [{"role": "user", "content": "Hello"}]
+    inside = {"input": 10, "output": 5, "input_cached_tokens": 4, "output_reasoning_tokens": 2, "total": 15}
+    beside = {"input": 9, "output": 1, "cache_read": 90, "total": 100}
+    old = {"promptTokens": 7, "completionTokens": 3, "totalTokens": 10}
+    counts = [
+        {"usageDetails": inside},
+        {"usageDetails": beside},
+        {"usage": old},
+        {"usage": {"input": 5, "unit": "SECONDS"}},
+    ]
+    observations = [{"id": f"o{i}", **times, "input": sent, "output": f"Hi {i}", **c} for i, c in enumerate(counts)]
+    observations[0] |= {"costDetails": {"input": 0.25, "output": 0.5}, "completionStartTime": "2026-09-01T10:00:00.5Z"}
+    trace = {"id": "t1", "observations": observations, "scores": [{"name": "q", "value": 1}], "environment": "prod"}
+    [draft] = read([[trace]])
+    usage = [m.usage for run in draft.runs for m in run.messages if m.role == "assistant"]
+
+    assert [
+        u and (u.input_tokens, u.output_tokens, u.cache_read_tokens, u.reasoning_tokens, u.cost) for u in usage
+    ] == [
+        (10, 5, 4, 2, 0.75),
+        (99, 1, 90, None, None),
+        (7, 3, None, None, None),
+        None,
+    ]
+    assert draft.runs[0].time_to_first_token_s == 0.5
+    assert (draft.scores, len(draft.session.agent_data["evaluations"])) == ({"q": 1.0}, 1)
+    assert draft.session.metadata["environment"] == "prod"
+
+
+def test_a_nested_agent_in_a_file_that_grows(tmp_path):
+    """Whatever of a trace is written first, its runs are stored once, and the nested agent below its parent."""
+    from kern_nb.db import SqliteDb
+
+    recorder = Recorder()
+    root = recorder.agent("boss")
+    sent, called = text("user", "Hello"), answer(call("c1", "ask", {"q": "x"}))
+    recorder.chat([sent], [called], root)
+    tool = recorder.tool("ask", "c1", {"q": "x"}, "42", root, duration=5)
+    values = {"gen_ai.operation.name": "invoke_agent", "gen_ai.agent.name": "helper"}
+    helper = recorder.span("invoke_agent helper", values, tool, duration=3)
+    recorder.chat([text("user", "x")], [text("assistant", "42")], helper)
+    recorder.chat([sent, called, result("c1", "42")], [text("assistant", "It is 42.")], root)
+    recorder.spans.sort(key=lambda span: int(span["endTimeUnixNano"]))
+    lines = [json.dumps(line) + "\n" for line in lines_of(recorder)]
+    path = tmp_path / "spans.jsonl"
+    for n in range(1, len(lines)):
+        other = SqliteDb(str(tmp_path / f"{n}.db"))
+        for part in (lines[:n], lines):
+            path.write_text("".join(part))
+            assert other.ingest(path).errors == []
+        boss, nested = other.get_session(recorder.trace).runs
+        assert (boss.output, nested.output, nested.parent_run_id) == ("It is 42.", "42", boss.run_id), n
+        assert other.sessions_df()["input_tokens"].tolist() == [30]
+        other.close()
+
+
+def test_further_attributes_are_kept(read):
+    """Settings of a call and what the user adds to a span are beside the answer, the run and the call."""
+    recorder = Recorder()
+    root = recorder.agent("desk", team="red")
+    recorder.chat([text("user", "Hello")], [answer(call("c1", "look", {}))], root, gen_ai__request__top_p=0.5)
+    values = {"gen_ai.operation.name": "execute_tool", "gen_ai.tool.name": "look", "gen_ai.tool.call.id": "c1"}
+    recorder.span("execute_tool look", values | {"cost_center": 7}, root)
+    [draft] = read(lines_of(recorder))
+    [run] = draft.runs
+
+    assert run.extra["attributes"] == {"team": "red"}
+    assert run.messages[1].extra["attributes"] == {"gen_ai.request.top_p": 0.5}
+    assert run.messages[1].tool_calls[0].extra["attributes"] == {"cost_center": 7}
+
+
+def test_requests_as_they_were_sent(read):
+    """An instrumentation may have the messages in the request only: of Anthropic, or of the Responses API."""
+    requests = [{"model": "m", "system": "Be brief.", "messages": [{"role": "user", "content": "Hello"}]}]
+    requests.append({"model": "m", "instructions": "Be brief.", "input": "Hello"})
+    for request in requests:
+        recorder = Recorder()
+        values = {"openinference.span.kind": "LLM", "input.value": json.dumps(request), "output.value": "Hi."}
+        recorder.span("llm", values)
+        [draft] = read(lines_of(recorder))
+        assert talk_of(draft.runs[0]) == [("system", "Be brief."), ("user", "Hello"), ("assistant", "Hi.")]
 
 
 def test_other_files_are_not_recognized(tmp_path):

@@ -11,7 +11,8 @@ messages are nested agents, except those that score it: their usage is in ``agen
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from kern_nb.ingest.importer import (
@@ -20,36 +21,38 @@ from kern_nb.ingest.importer import (
     Importer,
     Location,
     MalformedRecord,
-    Membership,
     error_text,
     hash_record,
     require_field,
 )
-from kern_nb.ingest.importers.inspect_ai.events import ModelCall, SampleEvents, merge_inputs, message_key
-from kern_nb.ingest.importers.inspect_ai.messages import Answers, parse_message
+from kern_nb.ingest.importers.inspect_ai.events import GRADERS, ModelCall, SampleEvents, merge_inputs, message_key
+from kern_nb.ingest.importers.inspect_ai.messages import Answers, parse_message, parse_usage
+from kern_nb.ingest.importers.inspect_ai.nested import nested_drafts, set_provider
 from kern_nb.ingest.parsing import zip_members
 from kern_nb.ingest.parsing.times import to_time, to_unix_seconds
 from kern_nb.ingest.parsing.values import (
     drop_null,
     finite_scores,
     split_scalars,
-    to_list,
+    to_id,
     to_number,
     to_object,
     without,
 )
 from kern_nb.ingest.report import Problem
 from kern_nb.ingest.run_splitter import SourceMessage, split_runs
-from kern_nb.ingest.source import Source
+from kern_nb.ingest.source import Document, Source
 from kern_nb.records import Run, Session
 
 NAME = "inspect_ai"
 
 _HEADERS = ("header.json", "_journal/start.json")
 _EVAL_FIELDS = ("eval_id", "run_id", "task", "model", "dataset", "solver", "created", "task_version", "revision")
+_EVAL_SETTINGS = ("task_args", "config", "model_roles", "tags", "sandbox")
 _MAPPED_FIELDS = frozenset(
-    {"messages", "events", "events_data", "attachments", "uuid", "id", "epoch", "scores", "score"}
+    {"messages", "events", "events_data", "attachments", "transcript", "uuid", "id", "epoch", "scores", "score"}
 )
+_SCORES = frozenset({"scores", "score"})
 _GRADES = {"C": 1.0, "I": 0.0, "P": 0.5, "N": 0.0, "yes": 1.0, "true": 1.0, "no": 0.0, "false": 0.0}
 
 
@@ -73,33 +76,44 @@ class InspectAi(Importer):
         if zip_members.is_archive(source.path):
             yield from _read_archive(source)
             return
-        for item in source.values():
+        for item in source.documents("samples"):
             if isinstance(item, Problem):
                 yield item
-            elif not _is_log(item.value):
-                yield Problem(source.name, item.line, "The record is no evaluation.")
+            elif not isinstance(item, Document):
+                text = "The log has no samples." if _is_log(item.value) else "The record is no evaluation."
+                yield Problem(source.name, item.line, text)
             else:
-                samples = to_list(item.value.get("samples"))
-                if not samples:
-                    yield Problem(source.name, item.line, "The log has no samples.")
-                for index, sample in enumerate(samples):
-                    origin = _Origin(source, f"Sample {index}", index, item.line)
-                    yield from _read_sample(origin, _Evaluation.of(item.value), sample)
+                yield from _read_document(source, item)
+
+
+def _read_document(source: Source, document: Document) -> Iterator[Draft | Problem]:
+    if not _is_log(document.fields | {"samples": []}):
+        yield Problem(source.name, document.line, "The record is no evaluation.")
+        return
+    evaluation, index = _Evaluation.of(document.fields), 0
+    for item in document.items:
+        if isinstance(item, Problem):
+            yield item
+        else:
+            yield from _read_sample(_Origin(source, f"Sample {index}", index, item.line), evaluation, item.value)
+            index += 1
+    if not index:
+        yield Problem(source.name, document.line, "The log has no samples.")
 
 
 class _Origin(NamedTuple):
-    """Where a sample is: its file, and the line of it in a document."""
+    """Where a sample is: its file, and what returns the line of it in a document."""
 
     source: Source
     label: str
     position: int = 0
-    document: int | None = None
+    line_in_document: Callable[[], int] | None = None
 
     def line(self) -> int:
-        return 1 if self.document is None else self.source.line_of("samples", self.position, self.document)
+        return 1 if self.line_in_document is None else self.line_in_document()
 
     def problem(self, reason: str) -> Problem:
-        line = None if self.document is None else self.line()
+        line = None if self.line_in_document is None else self.line()
         return Problem(self.source.name, line, f"{self.label} {reason.rstrip('.')}.")
 
 
@@ -119,6 +133,10 @@ class _Evaluation(NamedTuple):
         fields |= {"inspect_ai": to_object(self.eval.get("packages")).get("inspect_ai")}
         custom, _ = split_scalars(to_object(self.eval.get("metadata")))
         return custom | drop_null(fields)
+
+    def settings(self) -> dict[str, Any] | None:
+        """How the evaluation was configured."""
+        return {key: self.eval[key] for key in _EVAL_SETTINGS if self.eval.get(key) not in (None, {}, [])} or None
 
 
 def _is_log(value: Any) -> bool:
@@ -179,15 +197,26 @@ def _read_sample(origin: _Origin, evaluation: _Evaluation, sample: Any) -> Itera
 
 
 def _drafts(origin: _Origin, evaluation: _Evaluation, sample: Any, problems: list[Problem]) -> list[Draft]:
+    def report(reason: str) -> None:
+        problems.append(origin.problem(reason))
+
+    if isinstance(sample, dict) and sample.get("messages") is None:  # it failed before its state was saved
+        sample = sample | {"messages": []}
     records = require_field(sample, "messages", list, "the sample")
     transcript = SampleEvents(sample)
+    sample = {
+        key: value if key in _MAPPED_FIELDS - _SCORES else transcript.resolve(value) for key, value in sample.items()
+    }
     session_id, model = _session_id(origin, evaluation, sample), evaluation.eval.get("model")
     messages = [transcript.resolve(record) for record in records if isinstance(record, dict)]
     if len(messages) < len(records):
-        problems.append(origin.problem("has messages that are no objects; they are not imported"))
+        report("has messages that are no objects; they are not imported")
     calls = [call for call in transcript.calls if not call.is_grading]
     own, pairs = calls, [(message, False) for message in messages]
-    if transcript.is_compacted:
+    if not messages and calls:
+        own = [call for call in calls if call.thread == calls[0].thread]
+        pairs = merge_inputs(own, [call.output for call in own if call.output is not None])
+    elif transcript.is_compacted:
         outputs = {id(call) for call in calls if _is_answer(call, messages)}
         threads = {call.thread for call in calls if id(call) in outputs}
         own = [call for call in calls if call.thread in threads]
@@ -198,12 +227,14 @@ def _drafts(origin: _Origin, evaluation: _Evaluation, sample: Any, problems: lis
         try:
             parsed.append(parse_message(message, answers.take(message), transcript, model, is_summary=is_summary))
         except MalformedRecord as error:
-            problems.append(origin.problem(f"has a message that is not imported: {error}"))
+            report(f"has a message that is not imported: {error}")
     main = _session_draft(origin, evaluation, sample, session_id, parsed, transcript.scored_at)
+    if not any(call.usage for call in transcript.calls):  # the log has no events
+        _set_usage(main, sample)
     own_ids = {id(call) for call in own}
     others = [*answers.rest(), *(call for call in calls if id(call) not in own_ids)]
     inherited = frozenset(message_key(message) for message, _ in pairs)
-    return [main, *_nested_drafts(origin, main, transcript, others, inherited, problems)]
+    return [main, *nested_drafts(main, transcript, others, inherited, report)]
 
 
 def _is_answer(call: ModelCall, messages: list[dict[str, Any]]) -> bool:
@@ -216,7 +247,8 @@ def _session_id(origin: _Origin, evaluation: _Evaluation, sample: dict[str, Any]
         return str(sample["uuid"])
     owner = evaluation.eval.get("eval_id") or evaluation.eval.get("run_id")
     owner = owner if isinstance(owner, str) else origin.source.name.rsplit(".", 1)[0]
-    return f"{owner}/{sample.get('id', origin.position)}/{sample.get('epoch', 1)}"
+    identity, epoch = to_id(sample.get("id")) or origin.position, to_id(sample.get("epoch")) or 1
+    return f"{owner}/{identity}/{epoch}"
 
 
 def _session_draft(
@@ -238,7 +270,11 @@ def _session_draft(
     custom, _ = split_scalars(to_object(sample.get("metadata")))
     scalars.pop("error", None)
     scores = _parse_scores(sample)
-    details = {"plan": evaluation.plan, "scores": sample.get("scores") or sample.get("score")}
+    details = {
+        "eval": evaluation.settings(),
+        "plan": evaluation.plan,
+        "scores": sample.get("scores") or sample.get("score"),
+    }
     time = to_time(scored_at) or end
     return Draft(
         file=origin.source.name,
@@ -266,10 +302,7 @@ def _set_run_fields(runs: list[Run], hashes: list[str], sample: dict[str, Any], 
     """Set what the sample states about its runs: the provider, how the last one ended, the times of a single one."""
     if not runs:
         return
-    for index, run in enumerate(runs):
-        name = run.model if run.model and "/" in run.model else model
-        run.model_provider = name.split("/")[0] if name and "/" in name else None
-        hashes[index] = hash_record(hashes[index], run.model_provider)
+    set_provider(runs, hashes, model)
     error, limit = sample.get("error"), sample.get("limit")
     last = runs[-1]
     if error:
@@ -286,51 +319,19 @@ def _set_run_fields(runs: list[Run], hashes: list[str], sample: dict[str, Any], 
         hashes[0] = hash_record(hashes[0], sample.get("started_at"), sample.get("completed_at"), duration)
 
 
-def _nested_drafts(
-    origin: _Origin,
-    main: Draft,
-    transcript: SampleEvents,
-    calls: list[ModelCall],
-    inherited: frozenset[str],
-    problems: list[Problem],
-) -> Iterator[Draft]:
-    """Yield a draft per thread of model calls that is no part of the sample's messages, without those it inherited."""
-    threads: dict[str, list[ModelCall]] = {}
-    for call in calls:
-        if call.output is not None or call.usage is not None:
-            threads.setdefault(call.thread, []).append(call)
-    model = (main.session.metadata or {}).get("model")
-    order = {id(call): index for index, call in enumerate(transcript.calls)}
-    for thread, members in threads.items():
-        members.sort(key=lambda call: order[id(call)])
-        answers = Answers(members)
-        parsed = []
-        for message, _ in merge_inputs(members, [call.output for call in members if call.output is not None]):
-            if message_key(message) in inherited:
-                continue
-            try:
-                parsed.append(parse_message(message, answers.take(message), transcript, model))
-            except MalformedRecord as error:
-                problems.append(origin.problem(f"has a message that is not imported: {error}"))
-        session_id = f"{main.session_id}/{thread or 'calls'}"
-        runs, hashes, keys = split_runs(session_id, parsed, main.runs[0].model if main.runs else None)
-        times = [run.created_at for run in runs if run.created_at]
-        yield Draft(
-            file=main.file,
-            line=main.line,
-            session=Session(
-                session_id=session_id,
-                agent_id=NAME,
-                metadata=main.session.metadata,
-                created_at=to_unix_seconds(min(times, default=None)),
-            ),
-            runs=runs,
-            hashes=hashes,
-            keys=keys,
-            session_hash=hash_record(main.session_hash, thread),
-            source=NAME,
-            membership=Membership(main.session_id, members[0].tool_call_id),
+def _set_usage(main: Draft, sample: dict[str, Any]) -> None:
+    """Set the usage of a sample without events on its last run, the one that the models worked on."""
+    models, roles = to_object(sample.get("model_usage")), to_object(sample.get("role_usage"))
+    counts: Counter[str] = Counter()
+    for usage in map(to_object, models.values()):
+        counts.update({key: value for key, value in usage.items() if to_number(value) is not None})
+    for role in GRADERS & roles.keys():
+        counts.subtract(
+            {key: v for key, v in to_object(roles[role]).items() if key in counts and to_number(v) is not None}
         )
+    if main.runs and counts:
+        main.runs[-1].usage = parse_usage(counts)
+        main.hashes[-1] = hash_record(main.hashes[-1], dict(counts))
 
 
 def _parse_scores(sample: dict[str, Any]) -> dict[str, float]:

@@ -10,12 +10,12 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from kern_nb.ingest.importer import hash_record
-from kern_nb.ingest.parsing.values import to_list, to_object
+from kern_nb.ingest.parsing.values import to_id, to_list, to_object
 
 _ATTACHMENT = "attachment://"
 _MAX_DEPTH = 200
 _SCORING = frozenset({"scorers", "scorer"})
-_GRADERS = frozenset({"grader", "judge", "scorer"})
+GRADERS = frozenset({"grader", "judge", "scorer"})
 
 
 class ModelCall(NamedTuple):
@@ -27,6 +27,7 @@ class ModelCall(NamedTuple):
         output: Its answer, if there is one.
         usage: The usage as logged.
         thread: The span of the agent, or what else the call belongs to.
+        outer: The spans of the agents around that one, the nearest first.
         tool_call_id: The tool call that it happened in.
         is_grading: Whether it scores the sample rather than works on it.
     """
@@ -36,6 +37,7 @@ class ModelCall(NamedTuple):
     output: dict[str, Any] | None
     usage: dict[str, Any] | None
     thread: str
+    outer: list[str]
     tool_call_id: str | None
     is_grading: bool
 
@@ -51,7 +53,8 @@ class SampleEvents:
     """
 
     def __init__(self, sample: dict[str, Any]) -> None:
-        self.attachments = to_object(sample.get("attachments"))
+        transcript = to_object(sample.get("transcript"))  # of version 1
+        self.attachments = to_object(sample.get("attachments") or transcript.get("content"))
         self.pool = to_list(to_object(sample.get("events_data")).get("messages"))
         self.calls: list[ModelCall] = []
         self.tools: dict[str, list[dict[str, Any]]] = {}
@@ -59,7 +62,7 @@ class SampleEvents:
         self.scored_at: Any = None
         self._spans: dict[str, dict[str, Any]] = {}
         self._agent_calls: dict[str, str] = {}  # the tool call that started the agent of a span
-        self._read(list(_flatten(to_list(sample.get("events")), None, is_grading=False)))
+        self._read(list(_flatten(to_list(sample.get("events") or transcript.get("events")), None, is_grading=False)))
 
     def resolve(self, value: Any, depth: int = 0) -> Any:
         """A value with the attachments that it refers to."""
@@ -76,10 +79,10 @@ class SampleEvents:
             kind, identity = event.get("event"), event.get("id")
             if kind == "span_begin" and isinstance(identity, str):
                 self._spans[identity] = event
-            elif kind == "tool" and isinstance(identity, str):
-                self.tools.setdefault(identity, []).append(event)
+            elif kind == "tool" and (call_id := to_id(identity)):
+                self.tools.setdefault(call_id, []).append(event)
                 if isinstance(event.get("agent_span_id"), str):
-                    self._agent_calls[event["agent_span_id"]] = identity
+                    self._agent_calls[event["agent_span_id"]] = call_id
             elif kind == "compaction":
                 self.is_compacted = True
             elif kind == "score" and not event.get("intermediate"):
@@ -102,7 +105,7 @@ class SampleEvents:
         agents = [span for span in spans if span.get("type") == "agent"]
         nearest = agents or [span for span in spans if span.get("type") == "tool"] or spans
         thread = owner or (str(nearest[0]["id"]) if nearest else "")
-        is_grading = is_grading or event.get("role") in _GRADERS or any(s.get("type") in _SCORING for s in spans)
+        is_grading = is_grading or event.get("role") in GRADERS or any(s.get("type") in _SCORING for s in spans)
         starters = [self._agent_calls[span["id"]] for span in agents if span["id"] in self._agent_calls]
         return ModelCall(
             event=event,
@@ -110,6 +113,7 @@ class SampleEvents:
             output=self.resolve(message) if isinstance(message, dict) else None,
             usage=usage if isinstance(usage, dict) else None,
             thread=thread,
+            outer=[str(span["id"]) for span in agents[1:]],
             tool_call_id=owner or (starters[0] if starters else None),
             is_grading=is_grading,
         )
@@ -133,8 +137,7 @@ class SampleEvents:
 
 def message_key(message: dict[str, Any]) -> str:
     """What identifies a message inside a sample: its id, or what it says."""
-    identity = message.get("id")
-    if isinstance(identity, str) and identity:
+    if identity := to_id(message.get("id")):
         return identity
     try:
         return hash_record(message.get("role"), message.get("content"), message.get("tool_calls"))
@@ -179,6 +182,5 @@ def _flatten(
         is_inside = is_grading or scoring > 0
         yield event, owner, is_inside
         if depth < _MAX_DEPTH and event.get("event") in ("tool", "subtask"):
-            identity = event.get("id") if event.get("event") == "tool" else None
-            inner = identity if isinstance(identity, str) else owner
+            inner = (to_id(event.get("id")) if event.get("event") == "tool" else None) or owner
             yield from _flatten(to_list(event.get("events")), inner, is_grading=is_inside, depth=depth + 1)

@@ -15,6 +15,7 @@ from kern_nb.ingest.parsing.values import (
     first_text,
     to_args,
     to_count,
+    to_id,
     to_list,
     to_number,
     to_object,
@@ -56,18 +57,22 @@ def parse_message(
         raise MalformedRecord("a message must have a role")
     extra = without(record, _MAPPED_FIELDS)
     event = call.event if call else {}
+    error = record.get("error") or record.get("tool_error")  # the latter in version 1
     result_of = _take_tool(transcript, record.get("tool_call_id")) if role == "tool" else {}
     stated = [event.get("completed"), event.get("timestamp"), result_of.get("completed")]
     is_compaction = is_summary or bool(to_object(record.get("metadata")).get("summary"))
     if is_compaction:
         extra["compaction"] = True
     content = _parse_content(record.get("content"), extra)
-    error = record.get("error")
-    if role == "tool" and not content and isinstance(error, dict):
-        content = error.get("message")
-    usage = None if call is None or call.usage is None else parse_usage(call.usage)
-    if usage is not None and call is not None:
+    if role == "assistant" and isinstance(record.get("reasoning"), str):  # version 1
+        text = [{"type": "text", "text": content}] if isinstance(content, str) and content else content or []
+        content = [{"type": "reasoning", "reasoning": extra.pop("reasoning")}, *text]
+    if role == "tool" and not content:
+        content = error.get("message") if isinstance(error, dict) else error
+    usage = None
+    if call is not None and call.usage is not None:
         extra["usage"] = call.usage
+        usage = None if event.get("cache") == "read" else parse_usage(call.usage)
     try:
         message = Message(
             role=role,
@@ -77,7 +82,7 @@ def parse_message(
             tool_name=record.get("function") if role == "tool" else None,
             is_error=bool(error) if role == "tool" else None,
             model=_model_of(record, event, model) if role == "assistant" else None,
-            message_id=record.get("id") or None,
+            message_id=checked_id(record.get("id")),
             usage=usage,
             created_at=next((time for time in map(to_time, stated) if time is not None), None),
             extra=extra,
@@ -89,12 +94,19 @@ def parse_message(
 
 
 def parse_usage(usage: dict[str, Any]) -> Usage:
-    """The usage of a model call. inspect_ai counts cached tokens beside the input, unless the total says otherwise."""
+    """The usage of a model call.
+
+    Providers count cached tokens beside the input or in it, and reasoning beside the output or in it: the total tells.
+    """
     counts = {key: to_count(usage.get(key)) for key in usage}
     read, write = counts.get("input_tokens_cache_read"), counts.get("input_tokens_cache_write")
     input_tokens, output, total = (counts.get(key) for key in ("input_tokens", "output_tokens", "total_tokens"))
-    if input_tokens is not None and (total is None or total != input_tokens + (output or 0)):
-        input_tokens += (read or 0) + (write or 0)
+    cached, reasoning = (read or 0) + (write or 0), counts.get("reasoning_tokens") or 0
+    rest = None if total is None or input_tokens is None else total - input_tokens - (output or 0)
+    if input_tokens is not None and rest not in (0, reasoning):
+        input_tokens += cached
+    if output is not None and reasoning and rest in (reasoning, reasoning + cached) and rest != cached:
+        output += reasoning
     return Usage(
         input_tokens=input_tokens,
         output_tokens=output,
@@ -114,7 +126,7 @@ def _model_of(record: dict[str, Any], event: dict[str, Any], model: Any) -> str 
 
 
 def _take_tool(transcript: SampleEvents, call_id: Any) -> dict[str, Any]:
-    events = transcript.tools.get(call_id) if isinstance(call_id, str) else None
+    events = transcript.tools.get(to_id(call_id) or "")
     return events[0] if events else {}
 
 

@@ -15,25 +15,28 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
-from pathlib import Path, PurePath
+from pathlib import Path
 
 from kern_nb.db.file_descriptors import open_binary
-from kern_nb.ingest.importer import RECORD_ERRORS, Draft, Importer, Membership, error_text
+from kern_nb.ingest.archives import DAMAGE, open_content, plain_name
+from kern_nb.ingest.importer import RECORD_ERRORS, Draft, Importer, Membership, error_text, hash_record, run_id_for
 from kern_nb.ingest.importers.otel import dialects
 from kern_nb.ingest.importers.otel.drafts import NAME, build_draft
 from kern_nb.ingest.importers.otel.exports import is_span_record, parse_spans
 from kern_nb.ingest.importers.otel.messages import Thread
 from kern_nb.ingest.importers.otel.runs import Unit, read_units
-from kern_nb.ingest.importers.otel.spans import Span
+from kern_nb.ingest.importers.otel.spans import Event, Span, parse_logs
 from kern_nb.ingest.importers.otel.trace import Trace
 from kern_nb.ingest.report import Problem
 from kern_nb.ingest.source import Source
 
-_OTHER_SIGNALS = ("resourceLogs", "resourceMetrics")
+_OTHER_SIGNALS = frozenset({"resourceLogs", "resource_logs", "resourceMetrics", "resource_metrics"})
 _SUFFIXES = (".json", ".jsonl")
 _OPENING_BYTES = 200
+_BLOCK_BYTES = 1_000_000
 _MAX_JOINED_BYTES = 1_000_000_000
-_TRACE_ID = re.compile(rb'"traceId"\s*:\s*"([^"\\]+)"')
+_TRACE_ID = re.compile(rb'"trace_?[iI]d"\s*:\s*"([^"\\]+)"')
+_OTLP = re.compile(rb'"(resource_?[sS]pans|batches|scope_?[sS]pans)"')
 
 
 class Otel(Importer):
@@ -44,7 +47,7 @@ class Otel(Importer):
 
     def recognizes(self, source: Source) -> bool:
         """Spans, at least one of them of an agent, a model call or a tool."""
-        if not any(map(is_span_record, source.head)):
+        if not any(is_span_record(value) or _is_other_signal(value) for value in source.head):
             return False
         values = (item for item in source.values() if not isinstance(item, Problem))
         spans = (span for item in values for span in parse_spans(item.value, item.line))
@@ -53,35 +56,50 @@ class Otel(Importer):
     def read(self, source: Source) -> Iterator[Draft | Problem]:
         """Yield a draft per conversation and per nested agent, in the order in which they begin."""
         traces: dict[str, dict[str, Span]] = {}
-        others = [Source(path, str(PurePath(source.name).with_name(path.name))) for path in self.companions(source)]
+        events: list[tuple[str, str, Event]] = []
+        others = [source.sibling(path) for path in self.companions(source)]
         for part in (source, *others):
-            for item in _read_spans(part):
+            for item in _read_spans(part, events):
                 if isinstance(item, Problem):
                     yield item
-                else:
-                    traces.setdefault(item.trace_id, {})[item.span_id] = item  # a later copy is the complete one
+                    continue
+                spans = traces.setdefault(item.trace_id, {})
+                if item.end is not None or item.span_id not in spans:  # a later copy is the complete one
+                    spans[item.span_id] = item
+        for trace_id, span_id, event in events:
+            if span := traces.get(trace_id, {}).get(span_id):
+                span.events.append(event)
         yield from _read_sessions(source, [Trace(spans.values()) for spans in traces.values()])
 
     def companions(self, source: Source) -> Iterable[Path]:
         """The other files of the folder with spans of the same traces: a collector begins new files at any time."""
-        ids = {source.path: _trace_ids(source.path)}
-        if not ids[source.path]:
+        shared, joined = set(_trace_ids(source.original)), list[Path]()
+        if not shared:
             return ()
-        siblings = sorted(p for p in source.path.parent.iterdir() if p.suffix in _SUFFIXES and p != source.path)
-        ids |= {path: own_ids for path in siblings if (own_ids := _trace_ids(path))}
-        shared, joined = set(ids.pop(source.path)), list[Path]()
+        siblings = sorted(path for path in source.original.parent.iterdir() if path != source.original)
+        siblings = [path for path in siblings if plain_name(path.name).endswith(_SUFFIXES)]
+        ids = {path: own_ids for path in siblings if (own_ids := _trace_ids(path))}
         while more := [path for path, own in ids.items() if own & shared]:
             joined += more
             shared.update(*(ids.pop(path) for path in more))
-        is_small = sum(path.stat().st_size for path in joined) <= _MAX_JOINED_BYTES  # all of it is in memory at once
+        # All of it is in memory at once.
+        is_small = sum(path.stat().st_size for path in joined) <= _MAX_JOINED_BYTES
         return sorted(joined) if is_small else ()
 
 
-def _read_spans(source: Source) -> Iterator[Span | Problem]:
+def _is_other_signal(value: object) -> bool:
+    """Whether a JSON value is an export of logs or metrics: a collector may write them to the file of the spans."""
+    return isinstance(value, dict) and not _OTHER_SIGNALS.isdisjoint(value)
+
+
+def _read_spans(source: Source, events: list[tuple[str, str, Event]]) -> Iterator[Span | Problem]:
+    """Yield the spans of a file; add to ``events`` what its log records say about spans."""
     for item in source.values():
         if isinstance(item, Problem):
             yield item
-        elif not isinstance(item.value, dict) or not any(key in item.value for key in _OTHER_SIGNALS):
+        elif _is_other_signal(item.value):
+            events += parse_logs(item.value)
+        else:
             for span in parse_spans(item.value, item.line):
                 yield Problem(source.name, item.line, span) if isinstance(span, str) else span
 
@@ -91,17 +109,22 @@ def _trace_ids(path: Path) -> frozenset[bytes]:
     try:
         status = path.stat()
         return _scan(path, status.st_mtime_ns, status.st_size) if path.is_file() else frozenset()
-    except OSError:
+    except DAMAGE:
         return frozenset()
 
 
 @lru_cache(maxsize=1000)
 def _scan(path: Path, _modified: int, _size: int) -> frozenset[bytes]:
     with open_binary(path) as file:
-        if b'"resourceSpans"' not in file.read(_OPENING_BYTES):
+        content = open_content(file)
+        data = content.read(_BLOCK_BYTES)
+        if not _OTLP.search(data[:_OPENING_BYTES]):
             return frozenset()
-        file.seek(0)
-        return frozenset(match for line in file for match in _TRACE_ID.findall(line))
+        ids = set(_TRACE_ID.findall(data))
+        while more := content.read(_BLOCK_BYTES):
+            data = data[-_OPENING_BYTES:] + more  # an id may be at the end of a block
+            ids.update(_TRACE_ID.findall(data))
+    return frozenset(ids)
 
 
 class _Conversation:
@@ -178,6 +201,10 @@ def _member_drafts(
             text = f"The nested agent {unit.span.name!r} is not imported: {_reason(error)}."
             yield Problem(source.name, unit.span.line, text)
             continue
+        if session_id != own_id:  # the id that the run has as long as the span around it is not written
+            name = f"{unit.span.trace_id}/{unit.span.span_id}"
+            draft.runs[0].run_id = run_id_for(conversation.session_id, name)
+        draft.hashes[0] = hash_record(draft.hashes[0], parent_id, call_id)  # it may be stored without its parent
         draft.membership = Membership(parent_id, call_id)
         yield draft
 

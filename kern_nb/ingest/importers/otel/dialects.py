@@ -11,7 +11,7 @@ from typing import Any
 
 from kern_nb.ingest.importers.otel.messages import Cache, Piece, parse_json_messages, parse_messages, parse_value
 from kern_nb.ingest.importers.otel.spans import Span
-from kern_nb.ingest.parsing.values import decode_json, to_count, to_list, to_number, to_object
+from kern_nb.ingest.parsing.values import decode_json, sum_present, to_count, to_list, to_number, to_object
 from kern_nb.records import Usage
 
 LLM, AGENT, TOOL = "llm", "agent", "tool"
@@ -27,7 +27,7 @@ _SESSION = (
     "traceloop.association.properties.thread_id",
 )  # fmt: skip
 _USER = ("user.id", "enduser.id", "langfuse.user.id", "traceloop.association.properties.user_id")
-_AGENT = ("gen_ai.agent.name", "agent.name", "agent_name", "graph.node.id")
+_AGENT = ("gen_ai.agent.name", "agent.name", "agent_name", "graph.node.id", "gen_ai.agent.id")
 
 # The field of `Usage`, and the attributes that have it.
 _COUNTS = {
@@ -46,8 +46,23 @@ _COUNTS = {
         "llm.token_count.completion_details.reasoning", "gen_ai.usage.details.reasoning_tokens",
     ),
 }  # fmt: skip
+_TOTALS = ("gen_ai.usage.total_tokens", "llm.usage.total_tokens", "llm.token_count.total")
 _COSTS = ("gen_ai.usage.cost", "operation.cost", "llm.cost.total")
+_COST_PARTS = ("llm.cost.prompt", "llm.cost.completion")
 _USAGE_PREFIXES = ("gen_ai.usage.", "llm.token_count.", "llm.usage.", "llm.cost.", "operation.cost")
+# Prefixes of the attributes that are messages, calls and usage, or that repeat in each call.
+_MAPPED = (
+    "gen_ai.operation.name", "gen_ai.conversation.id", "gen_ai.input.", "gen_ai.output.", "gen_ai.prompt",
+    "gen_ai.completion", "gen_ai.system", "gen_ai.provider.name", "gen_ai.request.model", "gen_ai.response.",
+    "gen_ai.usage.", "gen_ai.tool.", "gen_ai.agent.", "llm.input_messages.", "llm.output_messages.", "llm.tools.",
+    "llm.token_count.", "llm.usage.", "llm.cost.", "llm.model_name", "llm.provider", "llm.system", "llm.request.type",
+    "openinference.span.kind", "session.id", "user.id", "input.", "output.", "tool.name", "tool.parameters",
+    "tool.description", "agent.name", "graph.node.id", "traceloop.entity.", "traceloop.span.kind",
+    "langfuse.session.id", "langfuse.user.id",
+    "trace.name", "pydantic_ai.all_messages", "all_messages_events", "events", "final_result", "tool_arguments",
+    "tool_response", "model_request_parameters", "logfire.json_schema", "operation.cost", "error.type", "model_name",
+    "agent_name",
+)  # fmt: skip
 _MAX_DIGITS = 15
 _MAX_DEPTH = 20
 
@@ -56,10 +71,12 @@ def kind_of(span: Span) -> str | None:
     """LLM, AGENT or TOOL; None for another span."""
     attributes = span.attributes
     operation, kind = attributes.get("gen_ai.operation.name"), attributes.get("openinference.span.kind")
-    if isinstance(operation, str):
-        return _OPERATIONS.get(operation)
+    if isinstance(operation, str) and operation in _OPERATIONS:
+        return _OPERATIONS[operation]
     if isinstance(kind, str):
         return _KINDS.get(kind.upper())
+    if isinstance(operation, str) or attributes.get("llm.request.type") in ("embedding", "rerank"):
+        return None
     loop = attributes.get("traceloop.span.kind")
     if loop in (AGENT, TOOL):
         return str(loop)
@@ -73,12 +90,12 @@ def kind_of(span: Span) -> str | None:
 
 def session_id(span: Span) -> str | None:
     """The conversation that the span states."""
-    return span.text(*_SESSION)
+    return span.identity(*_SESSION)
 
 
 def user_id(span: Span) -> str | None:
     """The user that the span states."""
-    return span.text(*_USER)
+    return span.identity(*_USER)
 
 
 def agent_name(span: Span) -> str | None:
@@ -152,7 +169,15 @@ def usage(span: Span) -> tuple[Usage | None, dict[str, Any]]:
     values: dict[str, Any] = {}
     for field, names in _COUNTS.items():
         values[field] = next((n for name in names if (n := _count(attributes.get(name))) is not None), None)
-    costs = (_number(attributes.get(name)) for name in _COSTS)
+    total = next((n for name in _TOTALS if (n := _count(attributes.get(name))) is not None), None)
+    cached = sum(values[name] or 0 for name in ("cache_read_tokens", "cache_write_tokens"))
+    stated = values["input_tokens"]
+    if stated is not None and (
+        stated < cached or (cached and total == stated + (values["output_tokens"] or 0) + cached)
+    ):
+        values["input_tokens"] = stated + cached  # the source counts them beside the input
+    costs = [_number(attributes.get(name)) for name in _COSTS]
+    costs.append(sum_present(_number(attributes.get(name)) for name in _COST_PARTS))
     cost = next((value for value in costs if value), None)  # a cost of 0 is an unknown price
     if cost is None and all(value is None for value in values.values()):
         return None, raw
@@ -171,6 +196,11 @@ def _number(value: Any) -> float | None:
         return to_number(float(value) if isinstance(value, str) else value)
     except ValueError:
         return None
+
+
+def further_attributes(span: Span) -> dict[str, Any]:
+    """The attributes that nothing else has: settings of a call, what the user adds."""
+    return {name: value for name, value in span.attributes.items() if not name.startswith(_MAPPED)}
 
 
 def tool_name(span: Span) -> str | None:

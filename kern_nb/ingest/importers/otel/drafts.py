@@ -12,7 +12,7 @@ from kern_nb.ingest.importer import Draft, hash_record, run_id_for
 from kern_nb.ingest.importers.otel import dialects
 from kern_nb.ingest.importers.otel.runs import Unit
 from kern_nb.ingest.importers.otel.spans import OK, Span
-from kern_nb.ingest.parsing.values import decode_json, keep_scalars
+from kern_nb.ingest.parsing.values import decode_json, keep_scalars, to_duration
 from kern_nb.ingest.run_splitter import SourceMessage, build_runs
 from kern_nb.ingest.source import Source
 from kern_nb.records import Run, Session, ToolCall
@@ -28,6 +28,7 @@ class _Group:
         first: The first unit that it has messages of.
         unit: The unit of its agent.
         failure: A failed model call that nothing answers.
+        model_calls: The model calls that have answers in it.
     """
 
     first: Unit
@@ -35,7 +36,7 @@ class _Group:
     messages: list[SourceMessage] = field(default_factory=list)
     calls: list[ToolCall] = field(default_factory=list)
     failure: Span | None = None
-    model_call: Span | None = None
+    model_calls: list[Span] = field(default_factory=list)
 
     @property
     def has_prompt(self) -> bool:
@@ -72,11 +73,18 @@ def build_draft(source: Source, session_id: str, units: Sequence[Unit], traces: 
 
 
 def _run_names(groups: Sequence[_Group]) -> Iterator[str]:
-    """Identify each run by the span that it begins with: other files may have other runs of the session."""
+    """Identify each run by its agent's span, or the span around its model calls: other files may have other runs.
+
+    A span is written at its end, that of an agent after its model calls: these state which one it will be. The first
+    run of a trace has the trace's id, as any number of spans may be around it.
+    """
     counts: Counter[str] = Counter()
     for group in groups:
-        spans = [group.unit.span] if group.unit is not None and group.unit.span is not None else group.first.spans
-        name = "/".join(f"{span.trace_id}/{span.span_id}" for span in spans[:1])
+        agent = None if group.unit is None else group.unit.span
+        first = next(iter([*group.model_calls, *group.first.spans]), None)
+        name = agent.trace_id if agent else first.trace_id if first else ""
+        if counts[name] and (span_id := agent.span_id if agent else first and (first.parent_id or first.span_id)):
+            name = f"{name}/{span_id}"
         yield f"{name}/{counts[name]}" if counts[name] else name
         counts[name] += 1
 
@@ -90,18 +98,20 @@ def _group(units: Iterable[Unit]) -> list[_Group]:
         elif not groups or groups[-1].unit is not None:
             groups.append(_Group(unit))
         failures = dict(unit.failures)
+        model_calls = {span.span_id: span for span in unit.calls}
         groups[-1].failure = failures.get(0, groups[-1].failure)
         for index, item in enumerate(unit.messages, 1):
             is_prompt = item.message.role == "user" and unit.span is None
-            if is_prompt and groups[-1].has_prompt and groups[-1].messages[-1].message.role != "user":
-                groups.append(_Group(unit))
             group = groups[-1]
+            if is_prompt and group.has_prompt and (group.failure or group.messages[-1].message.role != "user"):
+                groups.append(group := _Group(unit))
             group.messages.append(item)
-            group.failure = None if item.message.role == "assistant" and item.message.usage else group.failure
+            if answered := model_calls.get(item.message.extra.get("span_id", "")):
+                group.model_calls.append(answered)
+                group.failure = None
             group.failure = failures.get(index, group.failure)
         if unit.span is None:
             groups[-1].calls += unit.loose_calls
-            groups[-1].model_call = unit.calls[-1] if unit.calls else None
     return groups
 
 
@@ -112,12 +122,12 @@ def _describe(run: Run, group: _Group) -> list[Any]:
     span = None if unit is None else unit.span
     if unit is not None and span is not None:
         _describe_agent(run, unit, span)
-    model_call = group.model_call if unit is None else next(iter(unit.calls), None)
-    if model_call is not None:
-        run.model_provider = dialects.provider(model_call)
-        first_chunk = model_call.attributes.get("gen_ai.response.time_to_first_chunk")
-        if isinstance(first_chunk, (int, float)) and unit is not None:
-            run.time_to_first_token_s = float(first_chunk)
+    model_calls = group.model_calls or ([group.failure] if group.failure else [])
+    if model_calls:
+        run.model = run.model or dialects.model(model_calls[-1])
+        run.model_provider = next((name for span in reversed(model_calls) if (name := dialects.provider(span))), None)
+        first_chunk = model_calls[0].attributes.get("gen_ai.response.time_to_first_chunk")
+        run.time_to_first_token_s = to_duration(first_chunk)
     run.status, run.error = _status(span, group.failure)
     calls = [[call.tool_call_id, call.tool_name, call.args, call.result, call.status] for call in group.calls]
     times = [_iso(run.created_at), _iso(run.finished_at), run.time_to_first_token_s]
@@ -138,14 +148,16 @@ def _describe_agent(run: Run, unit: Unit, span: Span) -> None:
         run.input = unit.prompts[0] if len(unit.prompts) == 1 else "\n".join(texts) or None
     if run.output is None and not span.failed:
         run.output = span.text("final_result")
-    if not unit.calls:
-        run.usage = dialects.usage(span)[0]
+    run.usage = unit.usage
     facts = {
         "trace_id": span.trace_id,
         "span_id": span.span_id,
         "call_id": span.text("gen_ai.agent.call.id"),
+        "agent_id": span.identity("gen_ai.agent.id"),
+        "agent_version": span.identity("gen_ai.agent.version"),
         "agents": [name for agent in unit.agents if (name := dialects.agent_name(agent) or agent.name)],
         "failed_calls": [s.error for _, s in unit.failures],
+        "attributes": dialects.further_attributes(span),
     }
     run.extra = run.extra | {key: value for key, value in facts.items() if value}
 

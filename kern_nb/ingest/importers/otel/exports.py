@@ -1,7 +1,9 @@
 """The spans of a JSON value, in one of the layouts that `otel` reads beside OTLP/JSON.
 
-* The spans of the OpenTelemetry SDK's console exporter and of Phoenix: ``{"name", "context": {"trace_id", ...}, ...}``,
-* rows of Logfire: ``{"trace_id", "span_id", "span_name", "start_timestamp", "attributes", ...}``,
+* A list or a page of exports of OTLP/JSON,
+* the spans of the OpenTelemetry SDK's console exporter and of Phoenix: ``{"name", "context": {"trace_id", ...}, ...}``,
+  in a frame of Phoenix with the columns ``context.trace_id`` and ``attributes.llm.model_name``,
+* rows of Logfire: ``{"trace_id", "span_id", "span_name", "start_timestamp", "attributes", ...}``, or its columns,
 * observations of Langfuse: ``{"id", "traceId", "type", "startTime", ...}``, alone, as a page of its API, or in a trace.
 
 Attributes of Langfuse become those of the GenAI conventions, so that one reader understands all of them.
@@ -10,7 +12,8 @@ Attributes of Langfuse become those of the GenAI conventions, so that one reader
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import islice
+from datetime import timedelta
+from itertools import islice, zip_longest
 from typing import Any
 
 from kern_nb.ingest.importer import RECORD_ERRORS, MalformedRecord, error_text
@@ -21,15 +24,36 @@ from kern_nb.ingest.importers.otel.spans import (
     is_otlp,
     new_span,
     parse_otlp,
-    parse_time,
 )
-from kern_nb.ingest.parsing.values import decode_json, to_list, to_object
+from kern_nb.ingest.parsing.times import parse_time
+from kern_nb.ingest.parsing.values import (
+    decode_json,
+    first_count,
+    sum_present,
+    to_count,
+    to_duration,
+    to_list,
+    to_number,
+    to_object,
+)
 
 _LANGFUSE_TYPES = frozenset(
     {"GENERATION", "SPAN", "EVENT", "AGENT", "TOOL", "CHAIN", "RETRIEVER", "EMBEDDING", "EVALUATOR", "GUARDRAIL"}
 )
 _LANGFUSE_OPERATIONS = {"GENERATION": "chat", "AGENT": "invoke_agent", "TOOL": "execute_tool"}
 _MAX_DEPTH = 20
+_LOGFIRE_ERROR = 17
+# Attributes whose values may be objects; others of an object are attributes of their own.
+_OBJECTS = frozenset(
+    {
+        "gen_ai.input.messages", "gen_ai.output.messages", "gen_ai.system_instructions", "gen_ai.tool.definitions",
+        "gen_ai.tool.call.arguments", "gen_ai.tool.call.result", "input.value", "output.value", "tool_arguments",
+        "tool_response", "pydantic_ai.all_messages",
+    }
+)  # fmt: skip
+_INPUT = ("input", "promptTokens", "prompt_tokens", "input_tokens", "inputTokens")
+_OUTPUT = ("output", "completionTokens", "completion_tokens", "output_tokens", "outputTokens")
+_TOTAL = ("total", "totalTokens", "total_tokens")
 _PROBED_RECORDS = 20
 
 
@@ -47,7 +71,9 @@ def parse_spans(value: Any, line: int) -> Iterator[Span | str]:
         try:
             if not isinstance(item, dict):
                 raise MalformedRecord("it is not an object")
-            if _is_langfuse(item):
+            if is_otlp(item):
+                yield from parse_otlp(item, line)
+            elif _is_langfuse(item):
                 yield _parse_langfuse(item, line, trace)
             elif _is_sdk(item):
                 yield _parse_sdk(item, line)
@@ -64,6 +90,8 @@ def _records(value: Any, trace: dict[str, Any], depth: int = 0) -> Iterator[tupl
     if isinstance(value, dict) and not _is_single(value):
         if isinstance(value.get("observations"), list):
             trace = value
+        if isinstance(value.get("columns"), list) and not isinstance(value.get("rows"), list):
+            value = {"rows": _transpose(value["columns"])}
         for key in ("observations", "rows", "data"):
             if isinstance(value.get(key), list):
                 value = value[key]
@@ -71,17 +99,31 @@ def _records(value: Any, trace: dict[str, Any], depth: int = 0) -> Iterator[tupl
     if isinstance(value, list) and depth < _MAX_DEPTH:
         for item in value:
             yield from _records(item, trace, depth + 1)
+    elif isinstance(value, dict) and "traceId" not in value and trace.get("id"):
+        yield {"traceId": trace["id"], **value}, trace
     else:
         yield value, trace
 
 
+def _transpose(columns: list[Any]) -> list[dict[str, Any]]:
+    """The rows of a table that is stored by columns, each with its name and values."""
+    values = {str(c.get("name")): to_list(c.get("values")) for c in columns if isinstance(c, dict)}
+    return [dict(zip(values, row, strict=True)) for row in zip_longest(*values.values())]
+
+
 def _is_single(value: Any) -> bool:
-    return isinstance(value, dict) and (_is_sdk(value) or _is_logfire(value) or _is_langfuse(value))
+    return isinstance(value, dict) and (_is_sdk(value) or _is_logfire(value) or _is_langfuse(value) or is_otlp(value))
 
 
 def _is_sdk(value: dict[str, Any]) -> bool:
-    context = value.get("context")
+    context = _context(value)
     return isinstance(context, dict) and "trace_id" in context and "span_id" in context and "start_time" in value
+
+
+def _context(value: dict[str, Any]) -> Any:
+    return value.get("context") or {
+        n: value[f"context.{n}"] for n in ("trace_id", "span_id") if f"context.{n}" in value
+    }
 
 
 def _is_logfire(value: dict[str, Any]) -> bool:
@@ -95,17 +137,18 @@ def _is_langfuse(value: dict[str, Any]) -> bool:
 
 
 def _parse_sdk(item: dict[str, Any], line: int) -> Span:
-    context, status = item["context"], item.get("status")
+    context, status = _context(item), item.get("status")
     code: Any = status.get("status_code") if isinstance(status, dict) else item.get("status_code", status)
     message = status.get("description") if isinstance(status, dict) else item.get("status_message")
-    attributes = _flatten(to_object(item.get("attributes")))
+    columns = {key[len(prefix) :]: v for key, v in item.items() if key.startswith(prefix := "attributes.")}
+    attributes = _flatten(to_object(item.get("attributes")) | columns)
     if isinstance(item.get("span_kind"), str):
         attributes.setdefault("openinference.span.kind", item["span_kind"])
     return new_span(
         line,
         ids=(context["trace_id"], context["span_id"], item.get("parent_id")),
         name=item.get("name"),
-        times=(item.get("start_time"), item.get("end_time")),
+        times=(parse_time(item.get("start_time")), parse_time(item.get("end_time"))),
         attributes=attributes,
         events=[
             Event(str(e.get("name")), _flatten(to_object(e.get("attributes"))), parse_time(e.get("timestamp")))
@@ -128,22 +171,31 @@ def _parse_logfire(row: dict[str, Any], line: int) -> Span:
     if isinstance(row.get("exception_message"), str) and not any(e.name == "exception" for e in events):
         names = {"exception.message": row["exception_message"], "exception.type": row.get("exception_type")}
         events.append(Event("exception", names))
-    is_error = row.get("is_exception") is True or row.get("level") in ("error", "fatal")
+    level = row.get("level")
+    is_error = row.get("is_exception") is True or level in ("error", "fatal")
+    is_error = is_error or (type(level) is int and level >= _LOGFIRE_ERROR)
+    start, duration = parse_time(row["start_timestamp"]), to_duration(row.get("duration"))
+    end = parse_time(row.get("end_timestamp"))
+    if end is None and start is not None and duration is not None:
+        end = start + timedelta(seconds=duration)
+    resource = to_object(_decode_json(row.get("otel_resource_attributes")))
+    names = {"service_name": "service.name", "deployment_environment": "deployment.environment.name"}
+    resource = {names[key]: row[key] for key in names if isinstance(row.get(key), str)} | resource
     return new_span(
         line,
         ids=(row["trace_id"], row["span_id"], row.get("parent_span_id")),
         name=row["span_name"],
-        times=(row["start_timestamp"], row.get("end_timestamp")),
+        times=(start, end),
         attributes=attributes,
         events=events,
         status=(row.get("otel_status_code") or (ERROR if is_error else None), row.get("otel_status_message")),
-        resource={"service.name": row["service_name"]} if isinstance(row.get("service_name"), str) else {},
+        resource=resource,
         scope={"name": row.get("otel_scope_name"), "version": row.get("otel_scope_version")},
     )
 
 
 def _parse_langfuse(item: dict[str, Any], line: int, trace: dict[str, Any]) -> Span:
-    details, costs = to_object(item.get("usageDetails") or item.get("usage")), to_object(item.get("costDetails"))
+    start, first = parse_time(item["startTime"]), parse_time(item.get("completionStartTime"))
     attributes: dict[str, Any] = {
         "gen_ai.operation.name": _LANGFUSE_OPERATIONS.get(item["type"], item["type"].lower()),
         "gen_ai.request.model": item.get("model"),
@@ -154,18 +206,19 @@ def _parse_langfuse(item: dict[str, Any], line: int, trace: dict[str, Any]) -> S
         "trace.name": trace.get("name"),
         "input.value": _decode_json(item.get("input")),
         "output.value": _decode_json(item.get("output")),
-        "gen_ai.usage.input_tokens": _sum(details, "input"),
-        "gen_ai.usage.output_tokens": _sum(details, "output"),
-        "gen_ai.usage.cache_read.input_tokens": _first(details, "cache_read_input_tokens", "input_cached_tokens"),
-        "gen_ai.usage.cache_creation.input_tokens": _first(
-            details, "cache_creation_input_tokens", "input_cache_creation"
-        ),
-        "gen_ai.usage.reasoning_tokens": _first(details, "output_reasoning_tokens", "output_reasoning"),
-        "gen_ai.usage.cost": costs.get("total", item.get("calculatedTotalCost")),
+        "gen_ai.usage.cost": _langfuse_cost(item),
+        "gen_ai.response.time_to_first_chunk": (first - start).total_seconds() if start and first else None,
         "langfuse.metadata": item.get("metadata"),
+        **_langfuse_usage(to_object(item.get("usageDetails")) or to_object(item.get("usage"))),
     }
+    resource = {f"langfuse.{key}": trace.get(key) for key in ("metadata", "tags", "version")}
+    resource |= {"service.version": trace.get("release")}
+    resource |= {"deployment.environment": trace.get("environment") or item.get("environment")}
+    is_first = item.get("id") == next(
+        (o.get("id") for o in to_list(trace.get("observations")) if isinstance(o, dict)), 0
+    )
     events = []
-    for score in [*to_list(item.get("scores")), *to_list(trace.get("scores"))]:
+    for score in [*to_list(item.get("scores")), *(to_list(trace.get("scores")) if is_first else ())]:
         if isinstance(score, dict):
             names = {"name": "gen_ai.evaluation.name", "value": "gen_ai.evaluation.score.value"}
             names |= {"stringValue": "gen_ai.evaluation.score.label", "comment": "gen_ai.evaluation.explanation"}
@@ -175,23 +228,43 @@ def _parse_langfuse(item: dict[str, Any], line: int, trace: dict[str, Any]) -> S
         line,
         ids=(item["traceId"], item["id"], item.get("parentObservationId")),
         name=item.get("name"),
-        times=(item["startTime"], item.get("endTime")),
+        times=(start, parse_time(item.get("endTime"))),
         attributes={key: value for key, value in attributes.items() if value not in (None, "", {}, [])},
         events=events,
         status=(ERROR if item.get("level") == ERROR else None, item.get("statusMessage")),
-        resource={},
+        resource={key: value for key, value in resource.items() if value not in (None, "", {}, [])},
         scope={"name": "langfuse"},
     )
 
 
-def _sum(details: dict[str, Any], word: str) -> int | None:
-    """The parts of a count: Langfuse lists cached tokens beside the other ones."""
-    values = [v for k, v in details.items() if word in k and type(v) is int]
-    return sum(values) if values else None
+def _langfuse_usage(details: dict[str, Any]) -> dict[str, Any]:
+    """Counts as attributes: cached and other tokens are beside the input and the output, unless the total says no."""
+    if details.get("unit") not in (None, "", "TOKENS"):
+        return {}
+    counts = {key: n for key, value in details.items() if (n := to_count(value)) is not None}
+    total, main = first_count(counts, *_TOTAL), (first_count(counts, *_INPUT), first_count(counts, *_OUTPUT))
+    parts = {key: n for key, n in counts.items() if key not in (*_INPUT, *_OUTPUT, *_TOTAL)}
+    cached = {key: n for key, n in parts.items() if "cache" in key}
+    read = sum_present(n for key, n in cached.items() if "read" in key or "cached" in key)
+    write = sum_present(n for key, n in cached.items() if "creation" in key or "write" in key)
+    inner = {key: n for key, n in parts.items() if "output" in key or "reasoning" in key}
+    outer = {key: n for key, n in parts.items() if key not in inner and (key in cached or "input" in key)}
+    if total is None or total != sum_present(main):
+        main = sum_present((main[0], *outer.values())), sum_present((main[1], *inner.values()))
+    return {f"llm.usage.{key}": n for key, n in counts.items()} | {
+        "gen_ai.usage.input_tokens": main[0],
+        "gen_ai.usage.output_tokens": main[1],
+        "gen_ai.usage.cache_read.input_tokens": read,
+        "gen_ai.usage.cache_creation.input_tokens": write,
+        "gen_ai.usage.reasoning_tokens": sum_present(n for key, n in inner.items() if "reasoning" in key),
+    }
 
 
-def _first(details: dict[str, Any], *names: str) -> Any:
-    return next((details[name] for name in names if details.get(name) is not None), None)
+def _langfuse_cost(item: dict[str, Any]) -> float | None:
+    """The cost of a generation: the total, else the sum of its parts."""
+    costs = to_object(item.get("costDetails"))
+    total = next((n for v in (costs.get("total"), item.get("calculatedTotalCost")) if (n := to_number(v))), None)
+    return total or sum_present(to_number(value) for key, value in costs.items() if key != "total")
 
 
 def _flatten(attributes: dict[str, Any], prefix: str = "", depth: int = 0) -> dict[str, Any]:
@@ -200,7 +273,7 @@ def _flatten(attributes: dict[str, Any], prefix: str = "", depth: int = 0) -> di
     for key, value in attributes.items():
         name = f"{prefix}{key}"
         is_list = isinstance(value, list) and bool(value) and all(isinstance(item, dict) for item in value)
-        if (isinstance(value, dict) or is_list) and depth < _MAX_DEPTH:
+        if name not in _OBJECTS and (isinstance(value, dict) or is_list) and depth < _MAX_DEPTH:
             items = value if isinstance(value, dict) else {str(i): item for i, item in enumerate(value)}
             flat |= _flatten(items, f"{name}.", depth + 1)
         else:

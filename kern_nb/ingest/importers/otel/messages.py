@@ -25,6 +25,7 @@ _RESULT_TYPES = frozenset(
     {"tool_call_response", "tool_result", "function_call_output", "server_tool_call_response", "web_search_tool_result"}
 )
 _MEDIA_TYPES = frozenset({"image", "audio", "video", "document", "file", "image_url", "audio_url", "video_url"})
+_RESULT_PART_TYPES = _TEXT_TYPES | _MEDIA_TYPES | {"blob", "uri"}
 _ROLES = {"human": "user", "ai": "assistant", "model": "assistant", "function": "tool", "developer": "system"}
 _ROLE = re.compile(r'"role"\s*:\s*"(\w+)"')
 
@@ -82,8 +83,12 @@ def parse_value(value: Any, role: str) -> list[Piece]:
     if isinstance(value, dict):
         for key in ("messages", "choices", "input", "output"):
             items = value.get(key)
+            if key == "input" and isinstance(items, str) and items and "model" in value:  # of the Responses API
+                items = [{"role": role, "content": items}]
             if isinstance(items, list) and items and all(isinstance(item, dict) for item in items):
-                return parse_messages([to_object(item.get("message")) or item for item in items], role)
+                system = value.get("system", value.get("instructions"))
+                start = [{"role": "system", "content": system}] if system and role == "user" else []
+                return parse_messages([*start, *(to_object(item.get("message")) or item for item in items)], role)
         if isinstance(value.get("role"), str) or value.get("type") in ("function_call", "function_call_output"):
             return parse_messages([value], role)
     elif isinstance(value, list) and any(
@@ -116,12 +121,16 @@ def parse_json_messages(text: Any, default_role: str, cache: Cache | None = None
         pass
     rest = text[at:].strip("] \n\r\t")
     if not items and rest:
+        if text[:1] not in ("[", "{"):  # no JSON at all
+            return parse_messages([text], default_role), None
         match = _ROLE.search(rest)
         items, rest = [{"role": match[1] if match else default_role, "text": text, "truncated": True}], ""
     return parse_messages(items, default_role), rest or None
 
 
 def _parse_message(message: Any, default_role: str) -> Iterator[Piece]:
+    if message is None:
+        return
     if not isinstance(message, dict):
         yield _text(default_role, message if isinstance(message, str) else json.dumps(message), message)
         return
@@ -237,11 +246,22 @@ def _call(record: dict[str, Any]) -> Piece:
 
 
 def _result(call_id: Any, name: Any, content: Any, record: Any) -> Piece:
-    message = Message(role="tool", content=content, tool_call_id=_id(call_id), tool_name=_name(name))
+    message = Message(role="tool", content=_result_content(content), tool_call_id=_id(call_id), tool_name=_name(name))
     if isinstance(record, dict) and isinstance(record.get("is_error"), bool):
         message.is_error = record["is_error"]
     key = ("result", message.tool_call_id) if message.tool_call_id else ("result", _name(name), _canonical(content))
     return Piece("tool", "result", message, record, key)
+
+
+def _result_content(content: Any) -> Any:
+    """The content of a result; the conventions have the text of a part as its ``content``."""
+    parts = to_list(content)
+    kinds = {part.get("type") if isinstance(part, dict) else None for part in parts}
+    if "text" not in kinds or not all(isinstance(kind, str) and kind in _RESULT_PART_TYPES for kind in kinds):
+        return content
+    values = [piece.value for part in parts for piece in _parse_part(part, "tool")]
+    texts = [{"type": "text", "text": value} if isinstance(value, str) else value for value in values]
+    return values[0] if len(values) == 1 else [value for value in texts if value is not None]
 
 
 def _id(*values: Any) -> str | None:

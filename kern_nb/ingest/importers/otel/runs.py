@@ -18,7 +18,7 @@ from kern_nb.ingest.importers.otel.messages import Piece, Thread
 from kern_nb.ingest.importers.otel.spans import Span
 from kern_nb.ingest.importers.otel.trace import Trace
 from kern_nb.ingest.run_splitter import SourceMessage
-from kern_nb.records import Message, ToolCall
+from kern_nb.records import Message, ToolCall, Usage
 
 
 @dataclass(slots=True)
@@ -32,6 +32,7 @@ class Unit:
         tool: The span of the tool that did.
         failures: How many messages there were at each failed model call, and its span.
         prompts: The texts of the prompt that the run begins with.
+        usage: The usage that only the spans of its agents state.
     """
 
     span: Span | None
@@ -45,6 +46,7 @@ class Unit:
     loose_calls: list[ToolCall] = field(default_factory=list)
     failures: list[tuple[int, Span]] = field(default_factory=list)
     prompts: list[Any] = field(default_factory=list)
+    usage: Usage | None = None
 
     @property
     def spans(self) -> list[Span]:
@@ -74,7 +76,22 @@ def read_units(trace: Trace, top: Span | None, spans: list[Span], thread: Thread
             reader.unit_of(*trace.owner(span)).tools.append(span)
     for unit in reader.units:
         _add_tools(unit)
+    _add_usage(reader.units)
     return reader.units
+
+
+def _add_usage(units: list[Unit]) -> None:
+    """Set the usage of an agent whose model calls state none; it may include that of the agents below it."""
+    counted: set[int] = set()
+    for unit in reversed(units):  # nested agents come after their parents
+        if id(unit) not in counted and not any(item.message.usage for item in unit.messages):
+            stated = [dialects.usage(span)[0] for span in (unit.span, *unit.agents) if span is not None]
+            inner = [usage for usage in stated[1:] if usage is not None]
+            unit.usage = (stated[0] if stated else None) or (Usage.total(inner) if inner else None)
+            if unit.usage is None:
+                continue
+        if unit.parent is not None:
+            counted.add(id(unit.parent))
 
 
 class _Reader:
@@ -125,29 +142,12 @@ class _Reader:
         history = max((i + 1 for i, piece in enumerate(new) if piece.role == "assistant"), default=0)
         unit.messages += _to_messages(new[:history], None) + _to_messages(new[history:], span.start)
         usage, raw = next((u for s in (span, *inner) if (u := dialects.usage(s))[0]), (None, {}))
+        if received or (usage is not None if span.failed else span.end):
+            unit.thread.append(received)
+            truncated = {"truncated_input": rest, "truncated_output": output_rest}
+            unit.messages += _to_answers(span, received, usage, raw, truncated)
         if span.failed:
             unit.failures.append((len(unit.messages), span))
-        if not received and (usage is None if span.failed else not span.end):
-            return
-        unit.thread.append(received)
-        answers = _to_messages(received, span.end, is_output=True) or [SourceMessage(Message(role="assistant"), None)]
-        first = answers[0].message
-        first.usage, first.created_at = usage, span.end
-        first.message_id = span.text("gen_ai.response.id")
-        facts = {
-            "usage": raw,
-            "finish_reasons": span.attributes.get("gen_ai.response.finish_reasons"),
-            "truncated_input": rest,
-            "truncated_output": output_rest,
-            "span_id": span.span_id,
-            "error": span.error if span.failed else None,
-        }
-        first.extra |= {key: value for key, value in facts.items() if value}
-        for answer in answers:
-            if answer.message.role == "assistant":
-                answer.message.model = dialects.model(span)
-        record = [answers[0].record, first.extra, _times(span), first.model]
-        unit.messages += [answers[0]._replace(record=record), *answers[1:]]
 
     def read_agent(self, span: Span) -> None:
         """Add what only the span of an agent has: the messages of a failed call, or all if no content was recorded."""
@@ -172,6 +172,30 @@ class _Reader:
                 answers[-1].content = item.message.content
             else:
                 unit.messages.append(item)
+
+
+def _to_answers(
+    span: Span, received: list[Piece], usage: Usage | None, raw: dict[str, Any], truncated: dict[str, str | None]
+) -> list[SourceMessage]:
+    """The messages of a model call's output; the first one has the usage, and what else the span states."""
+    answers = _to_messages(received, span.end, is_output=True) or [SourceMessage(Message(role="assistant"), None)]
+    first = answers[0].message
+    first.usage, first.created_at = usage, span.end
+    first.message_id = span.text("gen_ai.response.id")
+    facts = {
+        "usage": raw,
+        "finish_reasons": span.attributes.get("gen_ai.response.finish_reasons"),
+        **truncated,
+        "span_id": span.span_id,
+        "error": span.error if span.failed else None,
+        "attributes": dialects.further_attributes(span),
+    }
+    first.extra |= {key: value for key, value in facts.items() if value}
+    for answer in answers:
+        if answer.message.role == "assistant":
+            answer.message.model = dialects.model(span)
+    record = [answers[0].record, first.extra, _times(span), first.model]
+    return [answers[0]._replace(record=record), *answers[1:]]
 
 
 def _prompts(pieces: list[Piece]) -> list[Any]:
@@ -241,12 +265,12 @@ def _add_tools(unit: Unit) -> None:
         call = call or _new_call(unit, span)
         call.created_at, call.duration_s = span.start, span.duration_s
         call.status = "failed" if span.failed else "completed"
-        if span.failed and span.error:
-            call.extra = call.extra | {"error": span.error}
+        details = {"error": span.error if span.failed else None, "attributes": dialects.further_attributes(span)}
+        call.extra = call.extra | {key: value for key, value in details.items() if value}
         result = next((item for item in results if item.message.tool_call_id == call.tool_call_id), None)
         if result is None and call.tool_call_id is None:
             result = next((item for item in results if item.message.tool_name == call.tool_name), None)
-        facts = [_times(span), span.status, span.error]
+        facts = [_times(span), span.status, span.error, details]
         if result is not None:
             results.remove(result)
             message = result.message

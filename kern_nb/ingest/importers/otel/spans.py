@@ -1,9 +1,15 @@
-"""Spans, and their layout in OTLP/JSON: ``{"resourceSpans": [{"resource", "scopeSpans": [{"scope", "spans"}]}]}``."""
+"""Spans, and their layout in OTLP/JSON: ``{"resourceSpans": [{"resource", "scopeSpans": [{"scope", "spans"}]}]}``.
+
+Names may be in snake case. Tempo calls the outer list ``batches`` or has the export in ``trace``; some tools write each
+of the resources, or each span, alone. Messages and evaluations may be log records of a span:
+``{"resourceLogs": [{"scopeLogs": [{"logRecords": [{"traceId", "spanId", "eventName", "attributes", "body"}]}]}]}``.
+"""
 
 from __future__ import annotations
 
 import base64
 import binascii
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -11,11 +17,14 @@ from typing import Any
 
 from kern_nb.ingest.importer import RECORD_ERRORS, MalformedRecord, error_text
 from kern_nb.ingest.parsing.times import to_time, to_time_from_ns
-from kern_nb.ingest.parsing.values import first_text, to_list, to_object
+from kern_nb.ingest.parsing.values import first_text, to_id, to_list, to_object
 
 ERROR, OK = "ERROR", "OK"
 _STATUS_CODES = {1: OK, 2: ERROR, "1": OK, "2": ERROR}
 _ID_BYTES = (8, 16)
+_HEX_ID = re.compile(r"(0x)?[0-9a-fA-F]+")
+_RESOURCES = ("resourceSpans", "resource_spans", "batches")
+_SCOPES = ("scopeSpans", "scope_spans", "instrumentationLibrarySpans")
 _MAX_DEPTH = 100
 
 
@@ -51,6 +60,10 @@ class Span:
         """The first of these attributes that has a text."""
         return first_text(self.attributes.get(name) for name in names)
 
+    def identity(self, *names: str) -> str | None:
+        """The first of these attributes that has an id, which may be a number."""
+        return next((text for name in names if (text := to_id(self.attributes.get(name)))), None)
+
     @property
     def duration_s(self) -> float | None:
         """How long it took, if it has both times."""
@@ -58,8 +71,8 @@ class Span:
 
     @property
     def failed(self) -> bool:
-        """Whether its status is an error."""
-        return self.status == ERROR
+        """Whether its status is an error, or it has no status and states the type of an error."""
+        return self.status == ERROR or (self.status is None and self.text("error.type") is not None)
 
     @property
     def error(self) -> str | None:
@@ -78,18 +91,38 @@ class Span:
 
 def is_otlp(value: Any) -> bool:
     """Whether a JSON value is an export of spans."""
-    spans = value.get("resourceSpans") if isinstance(value, dict) else None
-    return isinstance(spans, list) and any(isinstance(v, dict) and _scopes(v) is not None for v in spans)
+    resources = _resources(value)
+    return isinstance(resources, list) and any(isinstance(v, dict) and _scopes(v) is not None for v in resources)
+
+
+def _resources(value: Any) -> Any:
+    """The list of resources in an export, whatever it is wrapped in; None if the value is none."""
+    if not isinstance(value, dict):
+        return None
+    for export in (value, to_object(value.get("trace") if "messages" not in value else None)):
+        for name in _RESOURCES:
+            if name in export:
+                return export[name]
+    if _scopes(value) is not None:
+        return [value]
+    if _field(value, "traceId") and _field(value, "spanId") and _field(value, "startTimeUnixNano"):
+        return [{"resource": value.get("resource"), "scopeSpans": [{"scope": value.get("scope"), "spans": [value]}]}]
+    return None
 
 
 def _scopes(value: dict[str, Any]) -> list[Any] | None:
-    scopes = value.get("scopeSpans", value.get("instrumentationLibrarySpans"))
+    scopes = next((value[name] for name in _SCOPES if name in value), None)
     return scopes if isinstance(scopes, list) else None
+
+
+def _field(record: dict[str, Any], name: str) -> Any:
+    """A field by its name in camel case or in snake case."""
+    return record[name] if name in record else record.get(re.sub("[A-Z]", lambda m: f"_{m[0].lower()}", name))
 
 
 def parse_otlp(document: dict[str, Any], line: int) -> Iterator[Span | str]:
     """Yield the spans of an export, and the reason for each one that is malformed."""
-    resources = document["resourceSpans"]
+    resources = _resources(document)
     for resource_spans in resources if isinstance(resources, list) else [resources]:
         scopes = _scopes(resource_spans) if isinstance(resource_spans, dict) else None
         if scopes is None:
@@ -113,21 +146,37 @@ def _parse_otlp_span(span: Any, line: int, resource: dict[str, Any], scope: dict
     if not isinstance(span, dict):
         raise MalformedRecord("it is not an object")
     status = to_object(span.get("status"))
+    events = [
+        Event(str(e.get("name")), _decode_attributes(e.get("attributes")), parse_time(_field(e, "timeUnixNano")))
+        for e in to_list(span.get("events"))
+        if isinstance(e, dict)
+    ]
     return new_span(
         line,
-        ids=(span.get("traceId"), span.get("spanId"), span.get("parentSpanId")),
+        ids=(_field(span, "traceId"), _field(span, "spanId"), _field(span, "parentSpanId")),
         name=span.get("name"),
-        times=(span.get("startTimeUnixNano"), span.get("endTimeUnixNano")),
+        times=(_field(span, "startTimeUnixNano"), _field(span, "endTimeUnixNano")),
         attributes=_decode_attributes(span.get("attributes")),
-        events=[
-            Event(str(e.get("name")), _decode_attributes(e.get("attributes")), parse_time(e.get("timeUnixNano")))
-            for e in to_list(span.get("events"))
-            if isinstance(e, dict)
-        ],
+        events=events,
         status=(status.get("code"), status.get("message")),
         resource=resource,
         scope=scope,
     )
+
+
+def parse_logs(document: Any) -> Iterator[tuple[str, str, Event]]:
+    """Yield the events of spans that an export of log records has, with the ids of the trace and the span."""
+    for resource in to_list(_field(to_object(document), "resourceLogs")):
+        for scope in to_list(_field(to_object(resource), "scopeLogs")):
+            for record in to_list(_field(to_object(scope), "logRecords")):
+                if not isinstance(record, dict):
+                    continue
+                trace_id, span_id = _parse_id(_field(record, "traceId")), _parse_id(_field(record, "spanId"))
+                attributes = _decode_attributes(record.get("attributes"))
+                name = _field(record, "eventName") or attributes.get("event.name")
+                if trace_id and span_id and isinstance(name, str):
+                    body = to_object(_decode_value(record.get("body")))
+                    yield trace_id, span_id, Event(name, attributes | body, parse_time(_field(record, "timeUnixNano")))
 
 
 def new_span(
@@ -170,21 +219,22 @@ def new_span(
 
 def _parse_id(value: Any) -> str | None:
     """An id as hex; some writers encode its bytes as base64. An id of zeros is none."""
-    if not isinstance(value, str) or not value.strip("0"):
+    text = to_id(value)
+    if text is None or not text.removeprefix("0x").strip("0"):
         return None
-    if value.endswith("="):
+    if text.endswith("="):
         try:
-            raw = base64.b64decode(value, validate=True)
+            raw = base64.b64decode(text, validate=True)
         except (binascii.Error, ValueError):
-            return value
+            return text
         if len(raw) in _ID_BYTES:
             return raw.hex()
-    return value.removeprefix("0x")
+    return text.removeprefix("0x").lower() if _HEX_ID.fullmatch(text) else text
 
 
 def parse_time(value: Any) -> datetime | None:
     """A time in unix nanoseconds or ISO format; None if there is none."""
-    return to_time_from_ns(value) or to_time(value)
+    return value if isinstance(value, datetime) else to_time_from_ns(value) or to_time(value)
 
 
 def _to_ns(value: Any, time: datetime | None) -> int:
@@ -206,6 +256,7 @@ def _decode_value(value: Any, depth: int = 0) -> Any:
     if not isinstance(value, dict) or not value or depth > _MAX_DEPTH:
         return None
     kind, content = next(iter(value.items()))
+    kind = kind.replace("_v", "V")  # snake case
     if kind == "arrayValue":
         return [_decode_value(item, depth + 1) for item in to_list(to_object(content).get("values"))]
     if kind == "kvlistValue":

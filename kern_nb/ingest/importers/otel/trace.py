@@ -92,14 +92,18 @@ class Trace:
         return next((stated for s in roots if (stated := dialects.session_id(s))), self.spans[0].trace_id)
 
     def top_groups(self) -> Iterator[tuple[str, Span | None, list[Span]]]:
-        """Yield each topmost agent with its session and all relevant spans; those without an agent by session."""
+        """Yield each topmost agent with its session and all relevant spans; those without an agent by session.
+
+        Spans below a missing one, which may be that of an agent, are apart from others.
+        """
         groups: dict[Any, tuple[str, Span | None, list[Span]]] = {}
         for span in self.spans:
             if self.kind(span) is None:
                 continue
             anchor = self._anchor(span)
             top = anchor if self.kind(anchor) == AGENT else None
-            key = (top.span_id,) if top else (None, self.session_id(anchor, span))
+            outermost = [span, *self.ancestors(span)][-1]
+            key = (top.span_id,) if top else (None, self.session_id(anchor, span), outermost.parent_id)
             session_id = groups[key][0] if key in groups else self.session_id(anchor, span)
             groups.setdefault(key, (session_id, top, []))[2].append(span)
         yield from groups.values()
