@@ -152,11 +152,16 @@ class DraftMerger:
         written = []
         for i, run in enumerate(draft.runs):
             old = stored.get(run.run_id)
+            keys = [] if old is None else self.lines.keys_of(old) or []
+            n_common = common_messages(keys, draft.keys[i])
+            if old is not None and keys and draft.keys[i] and not n_common:
+                # Another part of the session, whose importer saw none of the records before it.
+                run.run_id = run_id_for(run.run_id, draft.keys[i][0])
+                old, keys, n_common = stored.get(run.run_id), draft.keys[i], len(draft.keys[i])
             if old is None:
                 written.append(self._append_run(draft, line, i, changes))
                 continue
-            keys = self.lines.keys_of(old) or []
-            is_older = len(draft.keys[i]) < len(keys) and common_messages(keys, draft.keys[i]) == len(draft.keys[i])
+            is_older = len(draft.keys[i]) < len(keys) and n_common == len(draft.keys[i])
             if old.source_hash != draft.hashes[i] and not is_older:
                 changes.replaced.append(run.run_id)
                 self._add_rows(changes, run, line.session_id, old.run_index, draft, i, draft.keys[i])

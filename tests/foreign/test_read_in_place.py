@@ -19,7 +19,7 @@ from kern_nb.records import Run
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "ingest"))
 
-from small_files import BINARY_FILES  # noqa: E402
+from small_files import BINARY_FILES
 
 FRAMES = ("sessions_df", "runs_df", "messages_df", "tool_calls_df", "scores_df")
 

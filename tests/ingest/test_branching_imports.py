@@ -324,6 +324,23 @@ def test_files_with_different_runs_of_a_session_are_joined(store):
     assert texts(store, "chat")[:4] == expected(turn(1), turn(2))
 
 
+def test_parts_of_a_run_without_a_common_record_are_both_stored(store):
+    """Each folder of a collector has a part of a trace, and neither names the other."""
+
+    def part(name, messages):
+        result = traces(name, messages)
+        result.runs[0].run_id = "trace"
+        return result
+
+    write_drafts(store, [part("a", turn(1)), part("b", turn(2))])
+    again = write_drafts(store, [part("b", turn(2)), part("a", turn(1))])
+    grown = write_drafts(store, [part("b", [*turn(2), message("b2", "assistant")])])
+
+    assert (again.runs, grown.runs) == (0, 1)
+    assert texts(store, "chat") == [*expected(turn(1), turn(2)), "text b2"]
+    assert store.sessions_df()["total_tokens"].sum() == 30
+
+
 def test_history_that_the_first_run_of_a_later_file_repeats_is_stored_once(store):
     write_drafts(store, [traces("a", turn(1))])
     write_drafts(store, [traces("b", [*turn(1), *turn(2)])])
