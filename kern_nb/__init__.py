@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from kern_nb.analysis.costs import cost
     from kern_nb.analysis.groups import compare_groups
     from kern_nb.analysis.plots import plot
+    from kern_nb.bridges import attach_agent, detach_agent
     from kern_nb.db import DuckDb, InMemoryDb, PostgresDb, SessionStore, SqliteDb, open_store
     from kern_nb.errors import KernError
     from kern_nb.ingest.format_table import formats
@@ -38,9 +39,9 @@ if TYPE_CHECKING:
 __all__ = [
     "Agent", "DuckDb", "InMemoryDb", "KernError", "Message", "PostgresDb", "Requirement", "Run", "Session",
     "SessionStore", "SessionSummary", "SqliteDb", "Team", "ToolCall", "Usage", "Workflow", "arerun", "attach",
-    "browse", "chat", "compare", "compare_groups", "cost", "current_store", "detach", "export", "follow", "formats",
-    "import_local", "inbox", "local_sessions", "open_store", "plot", "rerun", "sessions", "show", "stores",
-    "summarize", "use",
+    "attach_agent", "browse", "chat", "compare", "compare_groups", "cost", "current_store", "detach", "detach_agent",
+    "export", "follow", "formats", "import_local", "inbox", "local_sessions", "open_store", "plot", "rerun",
+    "sessions", "show", "stores", "summarize", "use",
 ]  # fmt: skip
 
 __getattr__, __dir__ = lazy_names(
@@ -51,6 +52,7 @@ __getattr__, __dir__ = lazy_names(
         "kern_nb.analysis.costs": ["cost"],
         "kern_nb.analysis.groups": ["compare_groups"],
         "kern_nb.analysis.plots": ["plot"],
+        "kern_nb.bridges": ["attach_agent", "detach_agent"],
         "kern_nb.db": ["DuckDb", "InMemoryDb", "PostgresDb", "SessionStore", "SqliteDb", "open_store"],
         "kern_nb.errors": ["KernError"],
         "kern_nb.ingest.format_table": ["formats"],

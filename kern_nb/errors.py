@@ -177,6 +177,10 @@ class UnknownFormat(KernError, ValueError):
     """Records in a format without an importer."""
 
 
+class MissingExtra(KernError, ImportError):
+    """A library of an optional extra is not installed, or its version lacks what is needed."""
+
+
 class BadUsage(KernError, ValueError):
     """Invalid arguments of a call, or a magic's line that does not parse."""
 

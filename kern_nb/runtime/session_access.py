@@ -85,6 +85,10 @@ class SessionAccess(ABC):
                 self._db = open_store(self._db) if isinstance(self._db, (str, Path)) else self._db
         return self._db
 
+    @db.setter
+    def db(self, store: SessionStore | str | Path | None) -> None:
+        self._db = store
+
     @property
     def store(self) -> SessionStore:
         """The store that a run would be written to now."""
