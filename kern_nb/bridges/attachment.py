@@ -69,7 +69,7 @@ def attach_agent(agent: Any, store: str | SessionStore | None = None) -> Attachm
         >>> list(store.runs_df()["output"])
         ['Hello!']
     """
-    framework = next((name for name in _packages(agent) if name in _BRIDGES), None)
+    framework = find_framework(agent)
     if framework is None:
         raise BadUsage(f"{type(agent).__name__} is not an agent that can be attached.", f"Supported: {_SUPPORTED}.")
     module, extra = _BRIDGES[framework]
@@ -108,6 +108,7 @@ def attached_agents() -> list[Attachment]:
     return list(_attachments.values())
 
 
-def _packages(agent: Any) -> list[str]:
-    """The top-level packages of the classes of an object."""
-    return [kind.__module__.partition(".")[0] for kind in type(agent).__mro__]
+def find_framework(value: object) -> str | None:
+    """The supported framework of an object, by the packages of its classes; None for another object."""
+    names = (kind.__module__.partition(".")[0] for kind in type(value).__mro__)
+    return next((name for name in names if name in _BRIDGES), None)

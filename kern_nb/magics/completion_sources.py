@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from kern_nb import store_registry
 from kern_nb.errors import KernError
 from kern_nb.magics.verb import FRAMES, PLOTS, STATUSES
-from kern_nb.operations.agent_registry import notebook_agents
+from kern_nb.operations.agent_registry import notebook_agents, variables
 
 if TYPE_CHECKING:
     from kern_nb.db import SessionStore
@@ -225,9 +225,17 @@ def paths(word: str, _: str | None) -> list[str]:
     return _cache.get(("paths", os.path.abspath(directory), typed, prefix), fetch)  # noqa: PTH100
 
 
+def attachable() -> list[str]:
+    """The variables that hold an object of a framework whose agents can be attached."""
+    from kern_nb.bridges.attachment import find_framework
+
+    return [name for name, value in dict(variables()).items() if not name.startswith("_") and find_framework(value)]
+
+
 SOURCES: dict[str, Callable[[str, str | None], list[str]]] = {
     "agent_ids": lambda _, __: list(dict.fromkeys(agent.id for agent in notebook_agents().values())),
     "agents": lambda _, __: list(notebook_agents()),  # the variables that hold them
+    "attachable": lambda _, __: attachable(),
     "columns": columns,
     "cost_groups": cost_groups,
     "export_formats": export_formats,

@@ -64,6 +64,15 @@ def find(name: str) -> SessionOwner:
     raise BadUsage(message, f"{did_you_mean(name, names)} {hint}".strip())
 
 
+def find_object(name: str) -> object:
+    """Return what a variable of the notebook holds; raise BadUsage without such a variable."""
+    values = variables()
+    if name not in values:
+        public = [variable for variable in values if not variable.startswith("_")]
+        raise BadUsage(f"The notebook has no variable {name!r}.", did_you_mean(name, public, "Create the agent first."))
+    return values[name]
+
+
 def find_variable(owner: str | None) -> str | None:
     """Return the variable of the one agent with this id or name; None if there is none, or several."""
     return only(matching(owner))

@@ -1,9 +1,10 @@
-"""Verbs about agents and their runs: run, continue."""
+"""Verbs about agents and their runs: run, continue, attach-agent, detach-agent."""
 
 from __future__ import annotations
 
 from argparse import Namespace
 
+import kern_nb
 from kern_nb.magics.verb import AGENT, STORE, arg, verb
 from kern_nb.operations import agent_registry
 
@@ -19,6 +20,17 @@ def _continue(args: Namespace) -> object:
     from kern_nb.operations import resume
 
     return resume.continue_run(args.ref, agent=args.agent, store=args.store)
+
+
+VARIABLE = arg("name", "NAME", "The variable that holds the agent.", "attachable")
+
+
+def _attach_agent(args: Namespace) -> None:
+    kern_nb.attach_agent(agent_registry.find_object(args.name), args.store)
+
+
+def _detach_agent(args: Namespace) -> None:
+    kern_nb.detach_agent(agent_registry.find_object(args.name))
 
 
 VERBS = (
@@ -44,5 +56,25 @@ VERBS = (
         example="%kern continue chat/2 --agent clerk",
         python='clerk.continue_run(run_id, session_id="chat")',
         details="The value is the run.",
+    ),
+    verb(
+        "attach-agent",
+        "Let an agent of another framework, or one of ours, write to the store in use.",
+        _attach_agent,
+        VARIABLE,
+        STORE,
+        example="%kern attach-agent clerk",
+        python="kern_nb.attach_agent(clerk)",
+        details="Agents, teams and workflows of Agno, agents of the OpenAI Agents SDK and of pydantic-ai, graphs of"
+        " LangGraph. Each framework is an extra, for example `pip install kern_nb[agno]`. Attached to another store,"
+        " an agent writes to that from then on.",
+    ),
+    verb(
+        "detach-agent",
+        "Let an agent write where it did before it was attached.",
+        _detach_agent,
+        VARIABLE,
+        example="%kern detach-agent clerk",
+        python="kern_nb.detach_agent(clerk)",
     ),
 )

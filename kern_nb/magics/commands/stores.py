@@ -70,9 +70,11 @@ VERBS = (
         python='kern_nb.attach("sessions.duckdb", name="prod", read_only=True)',
         details="Attaching writes nothing: a new path becomes a file at the first write. The store attached last is the"
         " one in use.\n\n"
-        "A database that has tables, but none of kern_nb, belongs to another program: it is refused with the name of"
-        " its layout, and no byte or time stamp of it changes. With `--table` and a name of your own, the tables of"
-        " kern_nb are created beside the others at the first write.",
+        "A database that has tables, but none of kern_nb, belongs to another program, and no byte or time stamp of it"
+        " changes. If a format of `%kern formats` is kept in such a database, as by Agno, OpenAI Agents, LangGraph, llm"
+        " and OpenCode, its sessions are read in place, with the same tables, transcripts and comparisons; attach it"
+        " again to read what was written since. Other databases are refused with the name of their layout. With"
+        " `--table` and a name of your own, the tables of kern_nb are created beside the others at the first write.",
     ),
     verb(
         "stores",
