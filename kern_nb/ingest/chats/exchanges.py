@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from kern_nb.ingest.chats.drafts import Conversation, make_draft, set_error
+from kern_nb.ingest.chats.drafts import Conversation, describe_error, make_draft, set_error
 from kern_nb.ingest.importer import Draft, hash_record
 from kern_nb.ingest.parsing.values import decode_json, to_object
 from kern_nb.ingest.run_splitter import SourceMessage
@@ -25,6 +25,9 @@ _REQUESTS = ("request", "request_body", "requestBody", "req", "params", "input",
 _REQUEST_FIELDS = frozenset(
     {"messages", "input", "model", "system", "instructions", "previous_response_id", "max_tokens", "tools", "metadata"}
 )
+FIRST_ERROR_STATUS = 400
+"""Of HTTP."""
+
 _RESPONSES = ("response", "response_body", "responseBody", "res", "output", "result", "completion")
 
 
@@ -43,7 +46,7 @@ class Exchange:
         fields: Other fields: the metadata of a new conversation.
         model: The model.
         error: Why there is no complete answer.
-        error_status: The status of the run then.
+        error_status: The status of the run then; INTERRUPTED, also without an error, if the log ends before the answer.
         id: The id of the answer.
         previous: The id of the answer that it continues; its history is then only what is new.
         conversation: The conversation in which it follows the exchange before it.
@@ -90,6 +93,15 @@ def split_exchange(value: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str
     return None
 
 
+def find_failure(response: Mapping[str, Any], rest: Mapping[str, Any]) -> str | None:
+    """Why a request has no answer: the error, or the HTTP status, in its response or beside it."""
+    bodies = (response, rest, *(to_object(rest.get(key)) for key in _RESPONSES))
+    if (error := next((body["error"] for body in bodies if body.get("error")), None)) is not None:
+        return describe_error(error)
+    statuses = [body.get(key) for body in bodies for key in ("status_code", "status")]
+    return next((f"status {code}" for code in statuses if type(code) is int and code >= FIRST_ERROR_STATUS), None)
+
+
 def _body(value: Any) -> dict[str, Any]:
     """An object, itself or in its ``body``, or as JSON text."""
     if isinstance(value, str) and value.lstrip().startswith("{"):
@@ -133,12 +145,15 @@ class ConversationTrees:
         self._nodes: dict[str, _Node] = {}
         self._ends: dict[str, _Node | None] = {}
         self._starts: dict[str, _Session] = {}
+        self._logged: set[str] = set()
         self._n_exchanges = 0
 
     def add(self, exchange: Exchange) -> None:
-        """Add an exchange after those before it."""
+        """Add an exchange after those before it; one that is logged twice counts once."""
         self._n_exchanges += 1
         said = [_said(item.message) for item in exchange.history]
+        if self._is_logged(exchange, said):
+            return
         session, node, n_shared = self._find(exchange, said)
         roots = [hash_record("session", session.session_id), *_roots(exchange)]
         chains = [_chain(root, said) if exchange.previous is None else [] for root in roots]
@@ -148,19 +163,30 @@ class ConversationTrees:
             if node is not None:
                 self._register(node, [chain[position] for chain in chains if chain])
         heads = [chain[-1] if chain else root for chain, root in zip(chains, roots, strict=True)]
-        prompt = node
+        prompt, prompts = node, heads if exchange.previous is None else []
         for item in exchange.answer:
             node = self._append(session, node, item, exchange)
             heads = [hash_record(head, _said(item.message)) for head in heads]
             if exchange.previous is None:
                 self._register(node, heads)
         for item in exchange.alternatives:
-            self._append(session, prompt, item, exchange)
+            alternative = self._append(session, prompt, item, exchange)
+            self._register(alternative, [hash_record(head, _said(item.message)) for head in prompts])
         if node is not None:
             node.end, node.last = self._n_exchanges, exchange
         if exchange.id is not None:
             self._ends[exchange.id] = node
             self._starts[exchange.id] = session
+
+    def _is_logged(self, exchange: Exchange, said: Sequence[str]) -> bool:
+        """Whether an answer of this id has been added: mocks of models have one id for all, so that the texts count."""
+        answers = [(item.message.message_id, _said(item.message)) for item in exchange.answer]
+        if not any(message_id for message_id, _ in answers):
+            return False
+        key = hash_record(exchange.session_id, exchange.previous, said, answers)
+        is_logged = key in self._logged
+        self._logged.add(key)
+        return is_logged
 
     def _find(self, exchange: Exchange, said: Sequence[str]) -> tuple[_Session, _Node | None, int]:
         """The session of an exchange, the last message of its history that is known, and how many are."""
@@ -225,7 +251,7 @@ def _draft(source: Source, importer: str, session_id: str, leaf: _Node, *, share
         messages = [item._replace(message=item.message.model_copy(deep=True)) for item in messages]
     conversation = Conversation(session_id, first.line, messages, first.fields, first.model, first.has_local_times)
     draft = make_draft(source, importer, conversation)
-    if leaf.last.error is not None:
+    if leaf.last.error is not None or leaf.last.error_status != "ERROR":
         set_error(draft, leaf.last.error, leaf.last.error_status)
     return draft
 

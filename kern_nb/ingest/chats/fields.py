@@ -10,7 +10,7 @@ from kern_nb.db.schema import MAX_TOKENS
 from kern_nb.ingest.parsing.times import parse_time
 from kern_nb.ingest.parsing.values import is_number, to_id, to_object
 
-TIME_FIELDS = ("timestamp", "created_at", "createdAt", "created", "create_time", "ts", "time", "date")
+TIME_FIELDS = ("timestamp", "created_at", "createdAt", "created", "create_time", "ts", "tstamp", "time", "date")
 _TIME_FIELDS = frozenset(TIME_FIELDS)
 
 

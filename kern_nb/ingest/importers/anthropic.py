@@ -30,7 +30,7 @@ from kern_nb.ingest.chats.drafts import (
     file_id,
     line_id,
 )
-from kern_nb.ingest.chats.exchanges import ConversationTrees, Exchange, split_exchange
+from kern_nb.ingest.chats.exchanges import ConversationTrees, Exchange, find_failure, split_exchange
 from kern_nb.ingest.chats.fields import find_id, find_time
 from kern_nb.ingest.chats.messages import (
     has_local_times,
@@ -181,10 +181,16 @@ def _parse_batch_record(
     result = to_object(value.get("result"))
     request = to_object(value.get("params")) or requests.get(custom_id, {})
     response = to_object(result.get("message"))
+    kind = result.get("type")
+    error = None
+    if kind not in (None, "succeeded"):
+        error = describe_error(result["error"]) if result.get("error") else kind
+        if not request:
+            raise MalformedRecord(f"the request {custom_id!r}, which is in no file beside it, failed: {error}")
     exchange = _exchange(request, response, {"custom_id": custom_id}, line, custom_id)
     exchange.session_id = f"{file_id(source)}-{custom_id}"
-    if result.get("type") not in (None, "succeeded"):
-        exchange.error = describe_error(result["error"]) if result.get("error") else result["type"]
+    if error is not None:
+        exchange.error, exchange.error_status = error, "CANCELLED" if kind == "canceled" else "ERROR"
     elif "result" in value and not response:
         raise MalformedRecord(f"the result of {custom_id!r} has no message")
     return exchange
@@ -217,7 +223,7 @@ def _exchange(
         answer=answer,
         fields=fields,
         model=request_model,
-        error=describe_error(response) if is_error else None,
+        error=describe_error(response) if is_error else None if answer else find_failure(response, rest),
         has_local_times=has_local_times([*messages, rest, response]),
     )
 

@@ -20,7 +20,7 @@ from typing import Any
 
 from kern_nb.ingest.chats.batches import custom_ids, iterate_records, read_requests, request_files
 from kern_nb.ingest.chats.drafts import SESSION_IDS, describe_error, file_id, line_id
-from kern_nb.ingest.chats.exchanges import ConversationTrees, Exchange, split_exchange
+from kern_nb.ingest.chats.exchanges import FIRST_ERROR_STATUS, ConversationTrees, Exchange, find_failure, split_exchange
 from kern_nb.ingest.chats.fields import find_id, find_time
 from kern_nb.ingest.chats.messages import has_local_times, is_message, parse_message, parse_messages
 from kern_nb.ingest.importer import RECORD_ERRORS, Draft, Importer, MalformedRecord, error_text, json_type
@@ -32,11 +32,10 @@ from kern_nb.ingest.source import Source
 
 NAME = "openai_batch"
 
-_FIRST_ERROR_STATUS = 400
 _ENDPOINTS = ("/chat/completions", "/responses", "/completions")
 # The fields of a completion that its message has.
 _COMPLETION_FIELDS = ("id", "usage", "created", "created_at", "service_tier", "system_fingerprint")
-_MAPPED_FIELDS = frozenset({"choices", "messages", "input", "object", "usage", "error"})
+_MAPPED_FIELDS = frozenset({"choices", "messages", "message", "input", "object", "usage", "error"})
 
 
 class OpenAIBatch(Importer):
@@ -132,10 +131,13 @@ def _parse_batch_record(
     source: Source, value: dict[str, Any], line: int, requests: Mapping[str, dict[str, Any]]
 ) -> Exchange:
     custom_id = find_id(value, ["custom_id"]) or str(line)
+    url = value.get("url")
+    if isinstance(url, str) and not url.endswith(_ENDPOINTS):
+        raise MalformedRecord(f"a request to {url} is no conversation")
     response = to_object(value.get("response"))
     body = to_object(response.get("body"))
     request = to_object(value.get("body")) or requests.get(custom_id, {})
-    rest = {"custom_id": custom_id, "url": value.get("url"), "batch_request_id": find_id(value, ["id"])}
+    rest = {"custom_id": custom_id, "url": url, "batch_request_id": find_id(value, ["id"])}
     error = _find_error(value, response, body)
     if error and not request:
         raise MalformedRecord(f"the request {custom_id!r}, which is in no file beside it, failed: {error}")
@@ -150,7 +152,7 @@ def _find_error(value: dict[str, Any], response: dict[str, Any], body: dict[str,
     if error:
         return describe_error(error)
     status = response.get("status_code")
-    return f"status {status}" if type(status) is int and status >= _FIRST_ERROR_STATUS else None
+    return f"status {status}" if type(status) is int and status >= FIRST_ERROR_STATUS else None
 
 
 def _exchange(
@@ -195,6 +197,8 @@ def _exchange(
     ]
     if not history and not answers:
         raise MalformedRecord("it has neither messages nor an answer")
+    if exchange.error is None and not answers:
+        exchange.error = find_failure(response, rest)
     exchange.answer, exchange.alternatives = answers[:1], answers[1:]
     return exchange
 

@@ -93,7 +93,7 @@ def test_items_of_hosted_tools(read):
     assert roles(draft) == ["user", "assistant", "tool"]
     assert [(c.tool_name, c.args, c.result, c.status) for c in run.messages[1].tool_calls] == [
         ("web_search", {"query": "hours"}, None, "completed"),
-        ("code_interpreter", None, None, "failed"),
+        ("code_interpreter", {"code": "1/0"}, None, "failed"),
         ("look", {}, "seen", "completed"),
         ("patch", "*** Begin", None, "completed"),
     ]

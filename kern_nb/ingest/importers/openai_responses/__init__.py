@@ -18,7 +18,7 @@ from typing import Any
 
 from kern_nb.ingest.chats.batches import iterate_records
 from kern_nb.ingest.chats.drafts import SESSION_IDS, TRAJECTORY_IDS, describe_error, file_id, line_id
-from kern_nb.ingest.chats.exchanges import ConversationTrees, Exchange, split_exchange
+from kern_nb.ingest.chats.exchanges import ConversationTrees, Exchange, find_failure, split_exchange
 from kern_nb.ingest.chats.fields import find_id, find_time
 from kern_nb.ingest.chats.messages import has_local_times, is_message
 from kern_nb.ingest.importer import RECORD_ERRORS, Draft, Importer, MalformedRecord, error_text, json_type
@@ -169,6 +169,10 @@ def make_exchange(
     if response.get("error") or response.get("status") in ("failed", "cancelled"):
         exchange.error = describe_error(response.get("error") or response["status"])
         exchange.error_status = "CANCELLED" if response.get("status") == "cancelled" else "ERROR"
+    elif response.get("status") in ("queued", "in_progress"):
+        exchange.error_status = "INTERRUPTED"
+    elif not answer:
+        exchange.error = find_failure(response, rest)
     return exchange
 
 
