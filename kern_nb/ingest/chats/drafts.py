@@ -16,7 +16,7 @@ from kern_nb.records import Run, RunStatus, Session
 
 SESSION_IDS = (
     "session_id", "sessionId", "conversation_id", "conversationId", "thread_id", "threadId", "chat_id", "chatId",
-    "conversation_hash",
+    "conversation_hash", "conv_id", "dialogue_id", "dialog_id",
 )  # fmt: skip
 """The fields by which a record names its conversation."""
 

@@ -184,7 +184,7 @@ def _parse_turn(turn: Any, index: int) -> dict[str, Any]:
         raise MalformedRecord(f"turn {index} must be an object with a speaker")
     content = next((turn[key] for key in ("value", "content", "text") if turn.get(key) is not None), None)
     message = {key: item for key, item in turn.items() if key not in ("from", "value", "content", "text")}
-    speaker: str = turn["from"].lower()
+    speaker: str = turn["from"].lower().replace("-", "_")
     if speaker in _CALL_SPEAKERS:
         calls = _parse_calls(content)
         return message | {"role": "assistant"} | ({"tool_calls": calls} if calls else {"content": content})

@@ -189,6 +189,43 @@ def test_a_log_of_ollama(read):
     assert (message.content, message.usage.input_tokens, message.usage.output_tokens) == ("a", 5, 2)
 
 
+def test_a_completion_that_is_logged_twice_counts_once(read):
+    """As the id and the texts are the same."""
+    log = {"request": ask("q"), "response": completion("a")}
+    [draft] = read(log, log, {"request": ask("more", user("q"), assistant("a")), "response": completion("b")})
+
+    assert [run.output for run in draft.runs] == ["a", "b"]
+
+
+def test_the_conversation_goes_on_with_the_second_choice(read):
+    """One session; the usage of both choices counts once."""
+    log = {"request": ask("q"), "response": completion("a", "b")}
+    drafts = read(log, {"request": ask("more", user("q"), assistant("b")), "response": completion("c", number=2)})
+
+    assert {draft.session_id for draft in drafts} == {"log-1"}
+    assert [[run.output for run in draft.runs] for draft in drafts] == [["b", "c"], ["a"]]
+
+
+def test_failures_beside_a_request(read):
+    """An error or a status that is not in the body."""
+    drafts = read(
+        {"request": ask("p"), "response": completion("a")},
+        {"request": ask("q"), "response": None, "error": "timeout"},
+        {"request": ask("r"), "response": {"status_code": 500, "body": "oops"}},
+    )
+
+    assert [fact[3:] for fact in facts(drafts)] == [("COMPLETED", None), ("ERROR", "timeout"), ("ERROR", "status 500")]
+
+
+def test_other_requests_of_a_batch_are_problems(read):
+    """An embedding is no conversation."""
+    other = {"custom_id": "e", "method": "POST", "url": "/v1/embeddings", "body": {"model": "m", "input": "x"}}
+    chat = {"custom_id": "c", "method": "POST", "url": "/v1/chat/completions", "body": ask("q")}
+    problem, draft = read(chat, other)
+
+    assert ("/v1/embeddings" in problem.reason, draft.session_id) == (True, "log-c")
+
+
 def test_failed_requests(read):
     """The run has the error; an attempt that succeeds continues it."""
     [draft] = read(

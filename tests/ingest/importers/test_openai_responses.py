@@ -166,6 +166,24 @@ def test_failed_and_cancelled_responses(read):
     ]
 
 
+def test_responses_that_are_not_finished(read):
+    """They are no completed runs, and no failed ones."""
+    drafts = read(*(response(n, input="hi", status=s, usage=None) for n, s in enumerate(("queued", "in_progress"))))
+
+    assert [(d.runs[0].status, d.runs[0].error) for d in drafts] == [("INTERRUPTED", None)] * 2
+
+
+def test_a_failure_beside_a_request(read):
+    """The run failed."""
+    ask = {"model": "m", "input": "hi"}
+    drafts = read(
+        {"request": ask, "response": response(1, said("Hi."))},
+        {"request": ask, "response": None, "error": {"message": "boom"}},
+    )
+
+    assert sorted((d.runs[0].status, d.runs[0].error) for d in drafts) == [("COMPLETED", None), ("ERROR", "boom")]
+
+
 def test_a_response_that_is_logged_twice_counts_once(read):
     """While it ran and when it was complete."""
     [draft] = read(response(1, input="hi", status="in_progress", usage=None), response(1, said("Hi."), input="hi"))
