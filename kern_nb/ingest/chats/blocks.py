@@ -110,9 +110,7 @@ def _to_call(block: dict[str, Any]) -> ToolCall:
     if extra.get("type") == "tool_use":
         del extra["type"]
     args, notes = to_args(block.get("input"))  # a column of a dataset has it as JSON text
-    return ToolCall(
-        tool_call_id=checked_id(block.get("id")), tool_name=block["name"], args=args, extra=extra | notes
-    )
+    return ToolCall(tool_call_id=checked_id(block.get("id")), tool_name=block["name"], args=args, extra=extra | notes)
 
 
 def _set_server_result(calls: list[ToolCall], block: dict[str, Any]) -> None:

@@ -283,9 +283,7 @@ def _parse(
     )
 
 
-def _trial_suffix(
-    trials: dict[str, list[str]], record_id: str, messages: list[Any], fields: dict[str, Any]
-) -> str:
+def _trial_suffix(trials: dict[str, list[str]], record_id: str, messages: list[Any], fields: dict[str, Any]) -> str:
     """Tell trials of one id apart that say the same and are scored each; an equal record is a copy."""
     versions = trials.setdefault(hash_record(record_id, messages), [])
     version = hash_record(fields)

@@ -119,7 +119,12 @@ def test_results_of_the_providers_tools(read):
 
 def test_text_beside_results_of_any_tool_of_the_provider(read):
     """Is the output."""
-    kinds = ["code_execution_tool_result", "bash_code_execution_tool_result", "web_fetch_tool_result", "mcp_tool_result"]
+    kinds = [
+        "code_execution_tool_result",
+        "bash_code_execution_tool_result",
+        "web_fetch_tool_result",
+        "mcp_tool_result",
+    ]
     content = [{"type": kind, "tool_use_id": "s1", "content": {}} for kind in kinds]
     [draft] = read({"request": request(ASK), "response": response([*content, {"type": "text", "text": "Nine."}])})
 

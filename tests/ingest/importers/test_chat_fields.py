@@ -321,7 +321,11 @@ def test_documents_with_several_conversations(store, ingest, document, ids):
 
 def test_runs_of_docent(store, ingest):
     """Each transcript is a session with the metadata and the scores of its run; calls name their tool as text."""
-    called = {"role": "assistant", "content": "", "tool_calls": [{"id": "c", "function": "look", "arguments": {"n": 1}}]}
+    called = {
+        "role": "assistant",
+        "content": "",
+        "tool_calls": [{"id": "c", "function": "look", "arguments": {"n": 1}}],
+    }
     talk = [ASK, called, result("9-17", tool_call_id="c", function="look"), ANSWER]
     run = {"name": "trial", "metadata": {"scores": {"solved": 1.0}, "seed": 3}, "transcript_groups": []}
     report = ingest(
