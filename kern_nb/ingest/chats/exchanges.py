@@ -17,7 +17,7 @@ from kern_nb.ingest.importer import Draft, hash_record
 from kern_nb.ingest.parsing.values import decode_json, to_object
 from kern_nb.ingest.run_splitter import SourceMessage
 from kern_nb.ingest.source import Source
-from kern_nb.records import Message, RunStatus
+from kern_nb.records import Message, RunStatus, Usage
 
 _REASONING_TYPES = frozenset({"thinking", "redacted_thinking", "reasoning"})
 
@@ -113,16 +113,56 @@ def _body(value: Any) -> dict[str, Any]:
     return to_object(value)
 
 
+def in_order(exchanges: list[Exchange]) -> Iterator[Exchange]:
+    """Yield exchanges oldest first, each after the one that it continues: an API lists the newest first."""
+    times = {id(e): e.created_at.timestamp() for e in exchanges if e.created_at is not None}
+    if len(times) == len(exchanges):
+        exchanges = sorted(exchanges, key=lambda exchange: times[id(exchange)])
+    # A response that is logged twice counts once, as it was last.
+    by_id = {exchange.id: exchange for exchange in exchanges if exchange.id is not None}
+    exchanges = [exchange for exchange in exchanges if exchange.id is None or by_id[exchange.id] is exchange]
+    latest: dict[str, str | None] = {}
+    for exchange in exchanges:
+        if exchange.conversation is not None:
+            exchange.previous = exchange.previous or latest.get(exchange.conversation)
+            latest[exchange.conversation] = exchange.id or latest.get(exchange.conversation)
+    done: set[int] = set()
+    for exchange in exchanges:
+        pending: list[Exchange] = []
+        current: Exchange | None = exchange
+        while current is not None and id(current) not in done:
+            done.add(id(current))
+            pending.append(current)
+            current = by_id.get(current.previous or "")
+        yield from reversed(pending)
+
+
 class _Node:
-    __slots__ = ("end", "exchange", "is_leaf", "item", "last", "parent", "root", "session")
+    __slots__ = ("children", "end", "exchange", "is_leaf", "item", "last", "parent", "root", "session")
 
     def __init__(self, session: _Session, parent: _Node | None, item: SourceMessage, exchange: Exchange) -> None:
         self.session, self.parent, self.item = session, parent, item
         self.exchange = self.last = exchange
         self.is_leaf, self.end = True, 0
+        self.children: dict[str, _Node] = {}
         self.root: int = id(self) if parent is None else parent.root
         if parent is not None:
             parent.is_leaf = False
+
+    def add_copy(self, item: SourceMessage) -> None:
+        """Add what another record of this message states: the usage of an answer that another request repeats.
+
+        Two responses with the same text are one message with the usage of both.
+        """
+        mine, other = self.item.message, item.message
+        if other.usage is None:
+            return
+        if mine.usage is None:
+            self.item = item
+        elif mine.message_id and other.message_id and mine.message_id != other.message_id:
+            usage = Usage.total([mine.usage, other.usage])
+            message = mine.model_copy(update={"usage": usage})
+            self.item = self.item._replace(message=message, record=[self.item.record, item.record])
 
     @property
     def is_unanswered(self) -> bool:
@@ -157,11 +197,13 @@ class ConversationTrees:
         session, node, n_shared = self._find(exchange, said)
         roots = [hash_record("session", session.session_id), *_roots(exchange)]
         chains = [_chain(root, said) if exchange.previous is None else [] for root in roots]
+        shared = _path(node) if node is not None and n_shared else []
         for position, item in enumerate(exchange.history):
             if position >= n_shared:
                 node = self._append(session, node, item, exchange)
-            if node is not None:
-                self._register(node, [chain[position] for chain in chains if chain])
+            at = node if position >= n_shared else shared[position]
+            if at is not None:
+                self._register(at, [chain[position] for chain in chains if chain])
         heads = [chain[-1] if chain else root for chain, root in zip(chains, roots, strict=True)]
         prompt, prompts = node, heads if exchange.previous is None else []
         for item in exchange.answer:
@@ -204,10 +246,20 @@ class ConversationTrees:
         for root in _roots(exchange) if exchange.previous is None else ():
             node, n_shared = self._longest(_chain(root, said))
             # Two conversations may begin with the same prompt: they are one only if they share an answer, too, or if
-            # the earlier one, a request without a response, has none yet.
-            if node is not None and (n_shared > n_before_answer or (node.is_unanswered and exchange.id is None)):
+            # the earlier one, a request without a response, has none yet. A log may have the newest request first.
+            if node is not None and (
+                n_shared > n_before_answer
+                or (node.is_unanswered and exchange.id is None)
+                or (n_shared == len(said) and self._is_repeated(node, exchange.answer[:1]))
+            ):
                 return node.session, node, n_shared
         return self._session(exchange.name, exchange), None, 0
+
+    @staticmethod
+    def _is_repeated(node: _Node, answer: Sequence[SourceMessage]) -> bool:
+        """Whether another request repeats this answer, which has no record of its own yet."""
+        children = [node.children.get(_said(item.message)) for item in answer]
+        return any(child is not None and child.item.message.usage is None for child in children)
 
     def _longest(self, chain: Sequence[str]) -> tuple[_Node | None, int]:
         for n_shared in range(len(chain), 0, -1):
@@ -219,8 +271,15 @@ class ConversationTrees:
         return self._sessions.setdefault(session_id, _Session(session_id, exchange, []))
 
     def _append(self, session: _Session, parent: _Node | None, item: SourceMessage, exchange: Exchange) -> _Node:
+        """The node of a message after another one: a new one, unless that says the same."""
+        said = _said(item.message)
+        if parent is not None and (child := parent.children.get(said)) is not None:
+            child.add_copy(item)
+            return child
         node = _Node(session, parent, item, exchange)
         session.nodes.append(node)
+        if parent is not None:
+            parent.children[said] = node
         return node
 
     def _register(self, node: _Node, hashes: Sequence[str]) -> None:
@@ -284,7 +343,7 @@ def _said(message: Message) -> str:
     """The hash of what a message says."""
     content = message.content
     if isinstance(content, list):
-        content = [p for p in content if not (isinstance(p, dict) and p.get("type") in _REASONING_TYPES)]
+        content = [p for p in content if not (isinstance(p, dict) and str(p.get("type")) in _REASONING_TYPES)]
         if all(
             isinstance(part, str) or (isinstance(part, dict) and isinstance(part.get("text"), str)) for part in content
         ):

@@ -4,7 +4,8 @@
   some datasets. ``reasoning_content``, ``reasoning`` and ``thinking`` become a part of the content.
 * Times, usage, cost and model have their columns; ``is_error``, ``error`` and ``status`` of a tool's message say
   whether the call failed.
-* Content blocks of Anthropic's API are converted (`blocks`), so that a file may mix the layouts.
+* Content blocks of Anthropic's API are converted (`blocks`), so that a file may mix the layouts, and those of other APIs
+  (`foreign_blocks`).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 
 from kern_nb.ingest.chats.blocks import has_tool_blocks, split_blocks
 from kern_nb.ingest.chats.fields import find_error, find_id, find_time
+from kern_nb.ingest.chats.foreign_blocks import blocks_of_parts, to_known_blocks
 from kern_nb.ingest.importer import RECORD_ERRORS, MalformedRecord, error_text
 from kern_nb.ingest.parsing.times import is_local_time
 from kern_nb.ingest.parsing.usage import parse_usage
@@ -45,7 +47,10 @@ def is_message(value: Any) -> bool:
 
 def says_something(value: Any) -> bool:
     """Whether a message has text, parts or calls."""
-    return is_message(value) and any(value.get(key) for key in ("content", *_CALLS, "refusal", "audio", "text"))
+    if not is_message(value):
+        return False
+    keys = ("content", *_CALLS, "refusal", "audio", "text")
+    return any(value.get(key) for key in keys) or blocks_of_parts(value.get("parts")) is not None
 
 
 def parse_messages(records: Sequence[Any], model: str | None = None) -> list[SourceMessage]:
@@ -130,6 +135,12 @@ def _find_usage(fields: Mapping[str, Any], *, has_answer: bool) -> Usage | None:
 def _find_content(record: Mapping[str, Any], extra: dict[str, Any], *, is_result: bool) -> Any:
     """What was said, wherever a message states it; ``extra`` loses the fields that are the content."""
     content = record.get("content")
+    blocks = blocks_of_parts(record.get("parts"))
+    if blocks is not None and not is_result and (not content or has_tool_blocks(blocks)):
+        content = blocks
+        extra.pop("parts")
+    if isinstance(content, list):
+        content = to_known_blocks(content, is_result=is_result)
     if isinstance(content, list) and not is_result:
         content = [_to_part(part) if isinstance(part, dict) else part for part in content]
     if not content and not is_result:

@@ -20,7 +20,14 @@ from typing import Any
 
 from kern_nb.ingest.chats.batches import custom_ids, iterate_records, read_requests, request_files
 from kern_nb.ingest.chats.drafts import SESSION_IDS, describe_error, file_id, line_id
-from kern_nb.ingest.chats.exchanges import FIRST_ERROR_STATUS, ConversationTrees, Exchange, find_failure, split_exchange
+from kern_nb.ingest.chats.exchanges import (
+    FIRST_ERROR_STATUS,
+    ConversationTrees,
+    Exchange,
+    find_failure,
+    in_order,
+    split_exchange,
+)
 from kern_nb.ingest.chats.fields import find_id, find_time
 from kern_nb.ingest.chats.messages import has_local_times, is_message, parse_message, parse_messages
 from kern_nb.ingest.importer import RECORD_ERRORS, Draft, Importer, MalformedRecord, error_text, json_type
@@ -50,7 +57,7 @@ class OpenAIBatch(Importer):
 
     def read(self, source: Source) -> Iterator[Draft | Problem]:
         """Yield the drafts of each conversation; a tree is several."""
-        trees = ConversationTrees()
+        exchanges: list[Exchange] = []
         requests: dict[str, dict[str, Any]] | None = None
         line = position = 0
         for item in source.values():
@@ -62,9 +69,12 @@ class OpenAIBatch(Importer):
                 if requests is None and _is_result(value):
                     requests = read_requests(source, is_request=is_batch_request)
                 try:
-                    trees.add(_parse(source, value, line, position, requests or {}))
+                    exchanges.append(_parse(source, value, line, position, requests or {}))
                 except RECORD_ERRORS as error:
                     yield Problem(source.name, line, f"The record is not imported: {error_text(error)}.")
+        trees = ConversationTrees()
+        for exchange in in_order(exchanges):
+            trees.add(exchange)
         yield from trees.drafts(source, NAME)
 
     def companions(self, source: Source) -> Iterable[Path]:
@@ -200,6 +210,7 @@ def _exchange(
     if exchange.error is None and not answers:
         exchange.error = find_failure(response, rest)
     exchange.answer, exchange.alternatives = answers[:1], answers[1:]
+    exchange.created_at = answers[0].message.created_at if answers else (find_time(rest) or (None, None))[1]
     return exchange
 
 

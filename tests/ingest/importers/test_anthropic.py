@@ -151,6 +151,46 @@ def test_an_exchange_that_is_logged_twice_counts_once(read):
     assert sum(len(draft.runs) for draft in drafts) == 3
 
 
+def test_a_log_in_any_order(read):
+    """The newest request may be first; each answer has its own record and its usage."""
+    no = {"role": "assistant", "content": "No."}
+    log = [
+        {"request": request(ASK), "response": response("No.", 1)},
+        {"request": request(ASK, no, ASK), "response": response("Yes.", 2)},
+        {"request": request(ASK, no, ASK, DONE, ASK), "response": response("So.", 3)},
+    ]
+    for records in (log[::-1], [log[1], log[0], log[2]]):
+        drafts = read(*records)
+        answers = {m.message_id: m.usage for d in drafts for run in d.runs for m in run.messages if m.message_id}
+        assert len({draft.session_id for draft in drafts}) == 1
+        assert sorted(answers) == ["msg_1", "msg_2", "msg_3"]
+        assert all(answers.values())
+
+
+def test_another_attempt_at_the_first_prompt(read):
+    """Parts from the conversation there, although later requests repeat that prompt."""
+    log = {"session_id": "s"}
+    drafts = read(
+        log | {"request": request(ASK), "response": response("No.", 1)},
+        log | {"request": request(ASK, {"role": "assistant", "content": "No."}, ASK), "response": response("So.", 2)},
+        log | {"request": request(ASK), "response": response("Yes.", 3)},
+    )
+
+    assert [[run.output for run in draft.runs] for draft in drafts] == [["Yes."], ["No.", "So."]]
+
+
+def test_two_responses_with_the_same_text(read, tmp_path):
+    """Are one message with the usage of both, which an import stores once."""
+    log = {"request": request(ASK)}
+    [draft] = read(
+        log | {"response": response("No.", 1)}, log | {"session_id": "log-1", "response": response("No.", 2)}
+    )
+
+    assert draft.runs[0].messages[-1].usage.output_tokens == 14
+    store = InMemoryDb()
+    assert [store.ingest(tmp_path / "log.jsonl", progress=False).runs for _ in range(2)] == [1, 0]
+
+
 @pytest.mark.parametrize(
     ("fields", "error"),
     [

@@ -14,6 +14,7 @@ from kern_nb.ingest.importers.chat import Chat
 from kern_nb.ingest.parsing.times import parse_time
 from kern_nb.ingest.parsing.usage import parse_usage
 from kern_nb.ingest.source import Source
+from kern_nb.records import text_of
 
 ASK = {"role": "user", "content": "Is it open?"}
 ANSWER = {"role": "assistant", "content": "It is."}
@@ -385,6 +386,65 @@ def test_roles_in_capitals_and_a_user_in_the_metadata(store, ingest):
 
     assert store.runs_df()[["input", "output"]].to_numpy().tolist() == [["hi", "yes"]]
     assert list(store.sessions_df()["user_id"]) == ["ann"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "replies"),
+    [
+        (
+            [{"text": "Let me look."}, {"toolUse": {"toolUseId": "1", "name": "look", "input": {"n": 1}}}],
+            [{"role": "user", "content": [{"toolResult": {
+                "toolUseId": "1", "content": [{"json": {"a": 1}}], "status": "error"}}, {"cachePoint": {}}]}],
+        ),
+        (
+            [{"type": "text", "text": "Let me look."},
+             {"type": "tool-call", "toolCallId": "1", "toolName": "look", "input": {"n": 1}}],
+            [{"role": "tool", "content": [{"type": "tool-result", "toolCallId": "1", "toolName": "look",
+                                           "output": {"type": "error-json", "value": {"a": 1}}}]}],
+        ),
+        (
+            [{"type": "text", "text": "Let me look."},
+             {"type": "tool-call", "toolCallId": "1", "toolName": "look", "args": {"n": 1}}],
+            [{"role": "tool", "content": [{"type": "tool-result", "toolCallId": "1", "isError": True,
+                                           "result": {"a": 1}}]}],
+        ),
+    ],
+)  # fmt: skip
+def test_blocks_of_other_apis(store, ingest, answer, replies):
+    """Of Bedrock's Converse API and the AI SDK: a tool's reply is no turn of the user, calls and failures are seen."""
+    ask = {"role": "user", "content": [{"text": "Is it open?"}]}
+    ingest(
+        [ask, {"role": "assistant", "content": answer}, *replies, {"role": "assistant", "content": [{"text": "No."}]}]
+    )
+    [run] = store.get_session("log-1").runs
+
+    assert [message.role for message in run.messages] == ["user", "assistant", "tool", "assistant"]
+    assert [text_of(message.content) for message in run.messages if message.role != "tool"] == [
+        "Is it open?", "Let me look.", "No.",
+    ]  # fmt: skip
+    assert [(call.args, call.result, call.status) for call in run.tool_calls] == [({"n": 1}, {"a": 1}, "failed")]
+
+
+@pytest.mark.parametrize("content", [{}, {"content": "No."}])
+def test_parts_of_a_page(store, ingest, content):
+    """Each call has its result beside it."""
+    parts = [
+        {"type": "step-start"},
+        {"type": "tool-look", "toolCallId": "1", "state": "output-available", "input": {"n": 1}, "output": "9-17"},
+        {"type": "tool-invocation", "toolInvocation": {
+            "toolCallId": "2", "toolName": "ask", "args": {}, "state": "result", "result": 3}},
+        {"type": "dynamic-tool", "toolName": "go", "toolCallId": "3", "state": "output-error", "errorText": "no"},
+        {"type": "dynamic-tool", "toolName": "go", "toolCallId": "4", "state": "input-available", "input": {}},
+        {"type": "text", "text": "No."},
+    ]  # fmt: skip
+    page = {"role": "user", "parts": [{"type": "text", "text": "hi"}]}
+    ingest([page, {"role": "assistant", "parts": parts, **content}])
+    [run] = store.get_session("log-1").runs
+
+    assert (text_of(run.input), text_of(run.output)) == ("hi", "No.")
+    assert [(call.tool_name, call.result, call.status) for call in run.tool_calls] == [
+        ("look", "9-17", "completed"), ("ask", 3, "completed"), ("go", "no", "failed"), ("go", None, "unknown"),
+    ]  # fmt: skip
 
 
 def test_null_arguments_of_a_column_of_structs(store, ingest):
