@@ -1,10 +1,11 @@
 """Content blocks of Bedrock's Converse API and of the AI SDK, as those of Anthropic's API, which `blocks` reads.
 
 * Converse has no types: ``{"text": ...}``, ``{"toolUse": {...}}``, ``{"toolResult": {...}}``,
-* the AI SDK has ``tool-call`` and ``tool-result`` parts in messages of the roles "assistant" and "tool"; the messages of
-  its pages have ``parts``, with the result beside each call.
+* the AI SDK has ``tool-call`` and ``tool-result`` parts in messages of the roles "assistant" and "tool"; the messages
+  of its pages have ``parts``, with the result beside each call.
 
-Other blocks stay as they are. A tool's message is its result, whatever it looks like, unless a block says that it is one.
+Other blocks stay as they are. A tool's message is its result, whatever it looks like, unless a block says that it is
+one.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ def blocks_of_parts(parts: Any) -> list[Any] | None:
     blocks: list[Any] = []
     for part in parts:
         kind: str = part["type"]
-        if kind == "tool-invocation" or kind == "dynamic-tool" or (kind.startswith("tool-") and "state" in part):
+        if kind in ("tool-invocation", "dynamic-tool") or (kind.startswith("tool-") and "state" in part):
             blocks += _call_of_page(to_object(part.get("toolInvocation")) or part)
         elif kind != "step-start":
             blocks.append(part)

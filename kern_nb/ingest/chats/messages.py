@@ -4,8 +4,8 @@
   some datasets. ``reasoning_content``, ``reasoning`` and ``thinking`` become a part of the content.
 * Times, usage, cost and model have their columns; ``is_error``, ``error`` and ``status`` of a tool's message say
   whether the call failed.
-* Content blocks of Anthropic's API are converted (`blocks`), so that a file may mix the layouts, and those of other APIs
-  (`foreign_blocks`).
+* Content blocks of Anthropic's API are converted (`blocks`), so that a file may mix the layouts, and those of other
+  APIs (`foreign_blocks`).
 """
 
 from __future__ import annotations

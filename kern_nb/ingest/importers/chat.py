@@ -61,11 +61,12 @@ _MESSAGES = ("messages", "trajectory", "traj", "conversation", "conversations", 
 _CONVERSATIONS = ("conversations", "transcripts", "sessions", "chats", "data")
 # Fields that name a task, which several records may try.
 _TASK_IDS = ("instance_id", "task_id")
-# Fields that only other layouts have beside the messages.
-_FOREIGN_FIELDS = {
-    dict: ("response", "result", "output", "request", "body", "params", "completion", "chosen"),
-    list: ("choices", "simulations", "samples", "completion", "chosen", "rejected"),
-}
+# Fields that only other layouts have beside the messages: objects with what was said, and lists.
+_FOREIGN_OBJECTS = ("response", "result", "output", "request", "body", "params", "completion", "chosen")
+_TALK_FIELDS = frozenset(
+    {"messages", "message", "choices", "role", "content", "text", "value", "output", "input", "prompt", "body", "parts"}
+)
+_FOREIGN_LISTS = ("choices", "simulations", "samples", "completion", "chosen", "rejected")
 # Fields with the answer to the messages, if it is a text.
 _ANSWERS = ("response", "completion")
 
@@ -109,7 +110,8 @@ def _are_messages(value: Any) -> bool:
 
 def _is_foreign(value: dict[str, Any]) -> bool:
     """Whether a record with messages is one of another layout."""
-    is_other = any(isinstance(value.get(key), kind) for kind, keys in _FOREIGN_FIELDS.items() for key in keys)
+    is_other = any(isinstance(value.get(key), list) for key in _FOREIGN_LISTS)
+    is_other |= any(not _TALK_FIELDS.isdisjoint(to_object(value.get(key))) for key in _FOREIGN_OBJECTS)
     is_swe_agent = "trajectory" in value and isinstance(value.get("history"), list)
     is_simulation = "task_id" in value and ("termination_reason" in value or "reward_info" in value)  # of tau2
     return is_other or is_swe_agent or is_simulation or bool(value.get("system")) or is_control_plane_body(value)
@@ -238,16 +240,16 @@ def _without_session_id(record: dict[str, Any]) -> dict[str, Any]:
 
 def _records(source: Source) -> Iterator[Value | Problem]:
     """Yield the values of a file, and each conversation of a list."""
+    values: Iterator[Value | Problem]
     if any(isinstance(value, list) and any(map(_is_conversation, value)) for value in source.head):
         values = (i if isinstance(i, Problem) else Value(i.document, i.value) for i in source.items())
     else:
         values = source.values()
     for item in values:
-        parts = _split(item.value) if isinstance(item, Value) and isinstance(item.value, dict) else None
-        if parts is None:
-            yield item
-        else:
+        if isinstance(item, Value) and isinstance(item.value, dict) and (parts := _split(item.value)) is not None:
             yield from (Value(item.line, part) for part in parts)
+        else:
+            yield item
 
 
 def _parse(

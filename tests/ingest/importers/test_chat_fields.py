@@ -320,6 +320,15 @@ def test_documents_with_several_conversations(store, ingest, document, ids):
     assert len(store.messages_df()) == 3
 
 
+def test_objects_beside_the_messages(store, ingest):
+    """Parameters and results of an evaluation are metadata; an answer there is another layout."""
+    ingest({"messages": [ASK, ANSWER], "params": {"temperature": 0}, "result": {"passed": True}})
+    assert json.loads(store.sessions_df()["metadata"][0])["params"] == {"temperature": 0}
+
+    with pytest.raises(UnknownFormat):
+        ingest({"messages": [ASK], "output": {"content": "It is."}}, name="other.jsonl")
+
+
 def test_runs_of_docent(store, ingest):
     """Each transcript is a session with the metadata and the scores of its run; calls name their tool as text."""
     called = {
