@@ -113,6 +113,21 @@ def test_a_folder_of_a_batch(tmp_path):
     assert sorted(store.runs_df()["status"]) == ["COMPLETED", "COMPLETED", "ERROR"]
 
 
+@pytest.mark.parametrize(
+    ("names", "prompts"),
+    [(("input_1", "input_2", "output_1", "output_2"), ["q1", "q2"]), (("a", "b", "x", "y"), [None, None])],
+)
+def test_two_batches_with_the_same_ids(tmp_path, names, prompts):
+    """The names of the files tell which requests belong to which results; if they do not, none do."""
+    for number, name in enumerate(names[:2], 1):
+        write(
+            tmp_path / f"{name}.jsonl", [{"custom_id": "r", "url": "/v1/chat/completions", "body": ask(f"q{number}")}]
+        )
+    sources = [write(tmp_path / f"{name}.jsonl", [result("r", completion("a"))]) for name in names[2:]]
+
+    assert [draft.runs[0].input for source in sources for draft in OpenAIBatch().read(source)] == prompts
+
+
 def test_results_and_requests_alone(read):
     """An answer without a prompt, a prompt without an answer; an error without both is reported."""
     draft, problem = read(result("r1", completion("a")), result("r2", None, error={"code": "expired"}))[::-1]
