@@ -113,7 +113,8 @@ def _is_foreign(value: dict[str, Any]) -> bool:
     is_other = any(isinstance(value.get(key), list) for key in _FOREIGN_LISTS)
     is_other |= any(not _TALK_FIELDS.isdisjoint(to_object(value.get(key))) for key in _FOREIGN_OBJECTS)
     is_swe_agent = "trajectory" in value and isinstance(value.get("history"), list)
-    is_simulation = "task_id" in value and ("termination_reason" in value or "reward_info" in value)  # of tau2
+    # Of tau2 or tau-bench.
+    is_simulation = "task_id" in value and any(key in value for key in ("termination_reason", "reward_info", "traj"))
     return is_other or is_swe_agent or is_simulation or bool(value.get("system")) or is_control_plane_body(value)
 
 
