@@ -47,7 +47,9 @@ PART_TYPES = frozenset(
         "text", "input_text", "output_text", "summary_text", "reasoning_text", "reasoning", "refusal", "thinking",
         "redacted_thinking", "image", "image_url", "input_image", "audio", "audio_url", "input_audio", "output_audio",
         "video", "video_url", "input_video", "document", "document_url", "file", "input_file", "media", "tool_use",
-        "tool_result", "server_tool_use", "web_search_tool_result", "search_result", "container_upload",
+        "tool_result", "server_tool_use", "web_search_tool_result", "web_fetch_tool_result", "mcp_tool_use",
+        "mcp_tool_result", "code_execution_tool_result", "bash_code_execution_tool_result",
+        "text_editor_code_execution_tool_result", "tool_search_tool_result", "search_result", "container_upload",
     }
 )  # fmt: skip
 """The types of message parts: the store's own, and those of the formats of providers."""

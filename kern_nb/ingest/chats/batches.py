@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator
+from difflib import SequenceMatcher
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -61,15 +62,24 @@ def _request_ids(path: Path) -> set[str]:
 
 
 def read_requests(source: Source, *, is_request: Callable[[Any], bool]) -> dict[str, dict[str, Any]]:
-    """The requests by id, from the files beside a file of results."""
+    """The requests by id, from the files beside a file of results.
+
+    Batches use the same ids again, such as "request-1": of several files with an id, the one with the most similar name
+    has the request. Without one, an id with different requests has none.
+    """
     ids = custom_ids(_iterate_file(source.path))
-    requests: dict[str, dict[str, Any]] = {}
+    requests: dict[str, tuple[float, dict[str, Any] | None]] = {}
     for path in request_files(source, ids, is_request=is_request):
-        for record in _iterate_file(path):
-            if is_request(record):
-                for custom_id in custom_ids([record]):
-                    requests.setdefault(custom_id, to_object(record.get("params") or record.get("body")))
-    return requests
+        similarity = SequenceMatcher(None, path.name, source.path.name).ratio()
+        for record in filter(is_request, _iterate_file(path)):
+            body = to_object(record.get("params") or record.get("body"))
+            for custom_id in custom_ids([record]):
+                best, request = requests.get(custom_id, (-1.0, None))
+                if similarity > best:
+                    requests[custom_id] = similarity, body
+                elif similarity == best and request != body:
+                    requests[custom_id] = best, None
+    return {custom_id: request for custom_id, (_, request) in requests.items() if request is not None}
 
 
 def _iterate_file(path: Path) -> Iterator[Any]:

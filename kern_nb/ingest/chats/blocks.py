@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from kern_nb.ingest.importer import MalformedRecord
-from kern_nb.ingest.parsing.values import checked_id, drop_null, to_flag
+from kern_nb.ingest.parsing.values import checked_id, drop_null, to_args, to_flag
 from kern_nb.records import RESULT_ROLES, Message, ToolCall
 
 CALL_TYPES = frozenset({"tool_use", "server_tool_use", "mcp_tool_use"})
@@ -109,9 +109,8 @@ def _to_call(block: dict[str, Any]) -> ToolCall:
     extra = {key: value for key, value in block.items() if key not in ("id", "name", "input", "cache_control")}
     if extra.get("type") == "tool_use":
         del extra["type"]
-    return ToolCall(
-        tool_call_id=checked_id(block.get("id")), tool_name=block["name"], args=block.get("input"), extra=extra
-    )
+    args, notes = to_args(block.get("input"))  # a column of a dataset has it as JSON text
+    return ToolCall(tool_call_id=checked_id(block.get("id")), tool_name=block["name"], args=args, extra=extra | notes)
 
 
 def _set_server_result(calls: list[ToolCall], block: dict[str, Any]) -> None:

@@ -16,7 +16,7 @@ from kern_nb.records import Run, RunStatus, Session
 
 SESSION_IDS = (
     "session_id", "sessionId", "conversation_id", "conversationId", "thread_id", "threadId", "chat_id", "chatId",
-    "conversation_hash",
+    "conversation_hash", "conv_id", "dialogue_id", "dialog_id",
 )  # fmt: skip
 """The fields by which a record names its conversation."""
 
@@ -63,7 +63,9 @@ def make_draft(source: Source, importer: str, conversation: Conversation) -> Dra
     runs, hashes, keys = split_runs(session_id, conversation.messages, conversation.model)
     _set_usage(runs, hashes, fields)
     time = find_time(fields)
-    metadata = {"file": source.name, "line": line, **_flatten(fields)}
+    times = [item.message.created_at for item in conversation.messages if item.message.created_at is not None]
+    flat = _flatten(fields)
+    metadata = {"file": source.name, "line": line, **flat}
     if conversation.has_local_times or (time and is_local_time(fields[time[0]])):
         metadata["time_zone"] = "unknown"
     title = first_text(fields.get(name) for name in _TITLES)
@@ -72,26 +74,26 @@ def make_draft(source: Source, importer: str, conversation: Conversation) -> Dra
         line=lambda: line,
         session=Session(
             session_id=session_id,
-            user_id=find_id(fields, _USERS),
+            user_id=find_id(fields, _USERS) or find_id(flat, _USERS),
             session_data={"session_name": title} if title else None,
             metadata=metadata,
-            created_at=to_unix_seconds(time[1] if time else None),
-            updated_at=to_unix_seconds(parse_time(fields.get("updated_at"))),
+            created_at=to_unix_seconds(time[1] if time else min(times, default=None)),
+            updated_at=to_unix_seconds(parse_time(fields.get("updated_at")) or max(times, default=None)),
         ),
         runs=runs,
         hashes=hashes,
         keys=keys,
         session_hash=hash_record(fields),
         source=importer,
-        scores=parse_scores(fields),
+        scores=parse_scores(flat),
     )
 
 
 def set_error(draft: Draft, error: Any, status: RunStatus = "ERROR") -> None:
-    """Mark the last run of a draft as failed or cancelled."""
+    """Mark the last run of a draft as failed, cancelled or not finished."""
     if draft.runs:
         draft.runs[-1].status = status
-        draft.runs[-1].error = describe_error(error)
+        draft.runs[-1].error = None if error is None else describe_error(error)
         draft.hashes[-1] = hash_record(draft.hashes[-1], status, draft.runs[-1].error)
 
 

@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from kern_nb.ingest.chats.drafts import Conversation, make_draft, set_error
+from kern_nb.ingest.chats.drafts import Conversation, describe_error, make_draft, set_error
 from kern_nb.ingest.importer import Draft, hash_record
 from kern_nb.ingest.parsing.values import decode_json, to_object
 from kern_nb.ingest.run_splitter import SourceMessage
 from kern_nb.ingest.source import Source
-from kern_nb.records import Message, RunStatus
+from kern_nb.records import Message, RunStatus, Usage
 
 _REASONING_TYPES = frozenset({"thinking", "redacted_thinking", "reasoning"})
 
@@ -25,6 +25,9 @@ _REQUESTS = ("request", "request_body", "requestBody", "req", "params", "input",
 _REQUEST_FIELDS = frozenset(
     {"messages", "input", "model", "system", "instructions", "previous_response_id", "max_tokens", "tools", "metadata"}
 )
+FIRST_ERROR_STATUS = 400
+"""Of HTTP."""
+
 _RESPONSES = ("response", "response_body", "responseBody", "res", "output", "result", "completion")
 
 
@@ -43,7 +46,7 @@ class Exchange:
         fields: Other fields: the metadata of a new conversation.
         model: The model.
         error: Why there is no complete answer.
-        error_status: The status of the run then.
+        error_status: The status of the run then; INTERRUPTED, also without an error, if the log ends before the answer.
         id: The id of the answer.
         previous: The id of the answer that it continues; its history is then only what is new.
         conversation: The conversation in which it follows the exchange before it.
@@ -90,6 +93,15 @@ def split_exchange(value: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str
     return None
 
 
+def find_failure(response: Mapping[str, Any], rest: Mapping[str, Any]) -> str | None:
+    """Why a request has no answer: the error, or the HTTP status, in its response or beside it."""
+    bodies = (response, rest, *(to_object(rest.get(key)) for key in _RESPONSES))
+    if (error := next((body["error"] for body in bodies if body.get("error")), None)) is not None:
+        return describe_error(error)
+    statuses = [body.get(key) for body in bodies for key in ("status_code", "status")]
+    return next((f"status {code}" for code in statuses if type(code) is int and code >= FIRST_ERROR_STATUS), None)
+
+
 def _body(value: Any) -> dict[str, Any]:
     """An object, itself or in its ``body``, or as JSON text."""
     if isinstance(value, str) and value.lstrip().startswith("{"):
@@ -101,16 +113,56 @@ def _body(value: Any) -> dict[str, Any]:
     return to_object(value)
 
 
+def in_order(exchanges: list[Exchange]) -> Iterator[Exchange]:
+    """Yield exchanges oldest first, each after the one that it continues: an API lists the newest first."""
+    times = {id(e): e.created_at.timestamp() for e in exchanges if e.created_at is not None}
+    if len(times) == len(exchanges):
+        exchanges = sorted(exchanges, key=lambda exchange: times[id(exchange)])
+    # A response that is logged twice counts once, as it was last.
+    by_id = {exchange.id: exchange for exchange in exchanges if exchange.id is not None}
+    exchanges = [exchange for exchange in exchanges if exchange.id is None or by_id[exchange.id] is exchange]
+    latest: dict[str, str | None] = {}
+    for exchange in exchanges:
+        if exchange.conversation is not None:
+            exchange.previous = exchange.previous or latest.get(exchange.conversation)
+            latest[exchange.conversation] = exchange.id or latest.get(exchange.conversation)
+    done: set[int] = set()
+    for exchange in exchanges:
+        pending: list[Exchange] = []
+        current: Exchange | None = exchange
+        while current is not None and id(current) not in done:
+            done.add(id(current))
+            pending.append(current)
+            current = by_id.get(current.previous or "")
+        yield from reversed(pending)
+
+
 class _Node:
-    __slots__ = ("end", "exchange", "is_leaf", "item", "last", "parent", "root", "session")
+    __slots__ = ("children", "end", "exchange", "is_leaf", "item", "last", "parent", "root", "session")
 
     def __init__(self, session: _Session, parent: _Node | None, item: SourceMessage, exchange: Exchange) -> None:
         self.session, self.parent, self.item = session, parent, item
         self.exchange = self.last = exchange
         self.is_leaf, self.end = True, 0
+        self.children: dict[str, _Node] = {}
         self.root: int = id(self) if parent is None else parent.root
         if parent is not None:
             parent.is_leaf = False
+
+    def add_copy(self, item: SourceMessage) -> None:
+        """Add what another record of this message states: the usage of an answer that another request repeats.
+
+        Two responses with the same text are one message with the usage of both.
+        """
+        mine, other = self.item.message, item.message
+        if other.usage is None:
+            return
+        if mine.usage is None:
+            self.item = item
+        elif mine.message_id and other.message_id and mine.message_id != other.message_id:
+            usage = Usage.total([mine.usage, other.usage])
+            message = mine.model_copy(update={"usage": usage})
+            self.item = self.item._replace(message=message, record=[self.item.record, item.record])
 
     @property
     def is_unanswered(self) -> bool:
@@ -133,34 +185,50 @@ class ConversationTrees:
         self._nodes: dict[str, _Node] = {}
         self._ends: dict[str, _Node | None] = {}
         self._starts: dict[str, _Session] = {}
+        self._logged: set[str] = set()
         self._n_exchanges = 0
 
     def add(self, exchange: Exchange) -> None:
-        """Add an exchange after those before it."""
+        """Add an exchange after those before it; one that is logged twice counts once."""
         self._n_exchanges += 1
         said = [_said(item.message) for item in exchange.history]
+        if self._is_logged(exchange, said):
+            return
         session, node, n_shared = self._find(exchange, said)
         roots = [hash_record("session", session.session_id), *_roots(exchange)]
         chains = [_chain(root, said) if exchange.previous is None else [] for root in roots]
+        shared = _path(node) if node is not None and n_shared else []
         for position, item in enumerate(exchange.history):
             if position >= n_shared:
                 node = self._append(session, node, item, exchange)
-            if node is not None:
-                self._register(node, [chain[position] for chain in chains if chain])
+            at = node if position >= n_shared else shared[position]
+            if at is not None:
+                self._register(at, [chain[position] for chain in chains if chain])
         heads = [chain[-1] if chain else root for chain, root in zip(chains, roots, strict=True)]
-        prompt = node
+        prompt, prompts = node, heads if exchange.previous is None else []
         for item in exchange.answer:
             node = self._append(session, node, item, exchange)
             heads = [hash_record(head, _said(item.message)) for head in heads]
             if exchange.previous is None:
                 self._register(node, heads)
         for item in exchange.alternatives:
-            self._append(session, prompt, item, exchange)
+            alternative = self._append(session, prompt, item, exchange)
+            self._register(alternative, [hash_record(head, _said(item.message)) for head in prompts])
         if node is not None:
             node.end, node.last = self._n_exchanges, exchange
         if exchange.id is not None:
             self._ends[exchange.id] = node
             self._starts[exchange.id] = session
+
+    def _is_logged(self, exchange: Exchange, said: Sequence[str]) -> bool:
+        """Whether an answer of this id has been added: mocks of models have one id for all, so that the texts count."""
+        answers = [(item.message.message_id, _said(item.message)) for item in exchange.answer]
+        if not any(message_id for message_id, _ in answers):
+            return False
+        key = hash_record(exchange.session_id, exchange.previous, said, answers)
+        is_logged = key in self._logged
+        self._logged.add(key)
+        return is_logged
 
     def _find(self, exchange: Exchange, said: Sequence[str]) -> tuple[_Session, _Node | None, int]:
         """The session of an exchange, the last message of its history that is known, and how many are."""
@@ -178,10 +246,20 @@ class ConversationTrees:
         for root in _roots(exchange) if exchange.previous is None else ():
             node, n_shared = self._longest(_chain(root, said))
             # Two conversations may begin with the same prompt: they are one only if they share an answer, too, or if
-            # the earlier one, a request without a response, has none yet.
-            if node is not None and (n_shared > n_before_answer or (node.is_unanswered and exchange.id is None)):
+            # the earlier one, a request without a response, has none yet. A log may have the newest request first.
+            if node is not None and (
+                n_shared > n_before_answer
+                or (node.is_unanswered and exchange.id is None)
+                or (n_shared == len(said) and self._is_repeated(node, exchange.answer[:1]))
+            ):
                 return node.session, node, n_shared
         return self._session(exchange.name, exchange), None, 0
+
+    @staticmethod
+    def _is_repeated(node: _Node, answer: Sequence[SourceMessage]) -> bool:
+        """Whether another request repeats this answer, which has no record of its own yet."""
+        children = [node.children.get(_said(item.message)) for item in answer]
+        return any(child is not None and child.item.message.usage is None for child in children)
 
     def _longest(self, chain: Sequence[str]) -> tuple[_Node | None, int]:
         for n_shared in range(len(chain), 0, -1):
@@ -193,8 +271,15 @@ class ConversationTrees:
         return self._sessions.setdefault(session_id, _Session(session_id, exchange, []))
 
     def _append(self, session: _Session, parent: _Node | None, item: SourceMessage, exchange: Exchange) -> _Node:
+        """The node of a message after another one: a new one, unless that says the same."""
+        said = _said(item.message)
+        if parent is not None and (child := parent.children.get(said)) is not None:
+            child.add_copy(item)
+            return child
         node = _Node(session, parent, item, exchange)
         session.nodes.append(node)
+        if parent is not None:
+            parent.children[said] = node
         return node
 
     def _register(self, node: _Node, hashes: Sequence[str]) -> None:
@@ -225,7 +310,7 @@ def _draft(source: Source, importer: str, session_id: str, leaf: _Node, *, share
         messages = [item._replace(message=item.message.model_copy(deep=True)) for item in messages]
     conversation = Conversation(session_id, first.line, messages, first.fields, first.model, first.has_local_times)
     draft = make_draft(source, importer, conversation)
-    if leaf.last.error is not None:
+    if leaf.last.error is not None or leaf.last.error_status != "ERROR":
         set_error(draft, leaf.last.error, leaf.last.error_status)
     return draft
 
@@ -258,7 +343,7 @@ def _said(message: Message) -> str:
     """The hash of what a message says."""
     content = message.content
     if isinstance(content, list):
-        content = [p for p in content if not (isinstance(p, dict) and p.get("type") in _REASONING_TYPES)]
+        content = [p for p in content if not (isinstance(p, dict) and str(p.get("type")) in _REASONING_TYPES)]
         if all(
             isinstance(part, str) or (isinstance(part, dict) and isinstance(part.get("text"), str)) for part in content
         ):

@@ -10,7 +10,10 @@ from kern_nb.db.schema import MAX_TOKENS
 from kern_nb.ingest.parsing.times import parse_time
 from kern_nb.ingest.parsing.values import is_number, to_id, to_object
 
-TIME_FIELDS = ("timestamp", "created_at", "createdAt", "created", "create_time", "ts", "time", "date")
+TIME_FIELDS = (
+    "timestamp", "created_at", "createdAt", "created", "create_time", "createTime", "timestamp_ms", "sent_at",
+    "datetime", "ts", "tstamp", "time", "date",
+)  # fmt: skip
 _TIME_FIELDS = frozenset(TIME_FIELDS)
 
 
@@ -41,6 +44,7 @@ def find_time(record: Mapping[str, Any]) -> tuple[str, datetime] | None:
 def find_error(record: Mapping[str, Any]) -> bool | None:
     """Whether the message of a tool states that it failed; None if it states nothing."""
     flags = [record[name] for name in ("is_error", "isError", "error") if isinstance(record.get(name), bool)]
+    flags += [not record[name] for name in ("success", "ok") if isinstance(record.get(name), bool)]
     error, status = record.get("error"), record.get("status")
     if error and not isinstance(error, bool):
         flags.append(True)

@@ -4,7 +4,8 @@
   some datasets. ``reasoning_content``, ``reasoning`` and ``thinking`` become a part of the content.
 * Times, usage, cost and model have their columns; ``is_error``, ``error`` and ``status`` of a tool's message say
   whether the call failed.
-* Content blocks of Anthropic's API are converted (`blocks`), so that a file may mix the layouts.
+* Content blocks of Anthropic's API are converted (`blocks`), so that a file may mix the layouts, and those of other
+  APIs (`foreign_blocks`).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 
 from kern_nb.ingest.chats.blocks import has_tool_blocks, split_blocks
 from kern_nb.ingest.chats.fields import find_error, find_id, find_time
+from kern_nb.ingest.chats.foreign_blocks import blocks_of_parts, to_known_blocks
 from kern_nb.ingest.importer import RECORD_ERRORS, MalformedRecord, error_text
 from kern_nb.ingest.parsing.times import is_local_time
 from kern_nb.ingest.parsing.usage import parse_usage
@@ -23,12 +25,15 @@ from kern_nb.records import RESULT_ROLES, Message, ToolCall, Usage
 
 ROLES = {
     "human": "user", "ai": "assistant", "bot": "assistant", "model": "assistant", "gpt": "assistant",
-    "chatgpt": "assistant", "bard": "assistant", "bing": "assistant", "ipython": "tool", "observation": "tool",
-    "environment": "tool", "tool_response": "tool", "tool_result": "tool", "toolResult": "tool",
-}  # fmt: skip
-"""The roles of other programs in OpenAI's words."""
+    "chatgpt": "assistant", "chatbot": "assistant", "bard": "assistant", "bing": "assistant", "prompter": "user",
+    "ipython": "tool", "observation": "tool", "environment": "tool", "tool_response": "tool", "tool_result": "tool",
+    "toolresult": "tool",
+} | {role: role for role in ("user", "assistant", "system", "developer", "tool", "function")}  # fmt: skip
+"""The roles of other programs, in lower case, in OpenAI's words."""
 
 _REASONING = ("reasoning_content", "reasoning", "thinking")
+_USAGE = ("usage", "token_usage", "usage_metadata", "tokens")
+_COUNTS = ("_tokens", "Tokens")
 _RESULT_IDS = ("tool_call_id", "toolCallId", "tool_use_id", "call_id")
 _CALLS = ("tool_calls", "toolCalls", "function_call")
 # The fields of a message that map to fields of `Message`; the others go to `extra`.
@@ -42,7 +47,10 @@ def is_message(value: Any) -> bool:
 
 def says_something(value: Any) -> bool:
     """Whether a message has text, parts or calls."""
-    return is_message(value) and any(value.get(key) for key in ("content", *_CALLS, "refusal", "audio", "text"))
+    if not is_message(value):
+        return False
+    keys = ("content", *_CALLS, "refusal", "audio", "text")
+    return any(value.get(key) for key in keys) or blocks_of_parts(value.get("parts")) is not None
 
 
 def parse_messages(records: Sequence[Any], model: str | None = None) -> list[SourceMessage]:
@@ -82,7 +90,7 @@ def has_local_times(records: Sequence[Any]) -> bool:
 
 
 def _to_message(record: dict[str, Any], model: str | None, *, drops_null_args: bool) -> Message:
-    role: str = ROLES.get(record["role"], record["role"])
+    role: str = ROLES.get(record["role"].lower(), record["role"])
     extra = {key: value for key, value in record.items() if key not in _MAPPED_FIELDS}
     if role != record["role"]:
         extra["role"] = record["role"]
@@ -91,6 +99,8 @@ def _to_message(record: dict[str, Any], model: str | None, *, drops_null_args: b
     if time is not None:
         del extra[time[0]]
     name = extra.pop("tool_name", None) or extra.pop("name", None) if is_result else None
+    if is_result and name is None and isinstance(extra.get("function"), str):
+        name = extra.pop("function")
     message_id = None
     for key in ("id", "message_id"):
         if message_id is None and key in extra and (message_id := find_id(extra, (key,))) is not None:
@@ -104,25 +114,33 @@ def _to_message(record: dict[str, Any], model: str | None, *, drops_null_args: b
         tool_name=name,
         is_error=find_error(record) if is_result else None,
         model=own_model if isinstance(own_model, str) else model if role == "assistant" else None,
-        usage=_find_usage(extra) if extra else None,
+        usage=_find_usage(extra, has_answer=role == "assistant") if extra else None,
         message_id=message_id,
         created_at=time[1] if time else None,
         extra=extra,
     )
 
 
-def _find_usage(fields: Mapping[str, Any]) -> Usage | None:
-    """The usage that a message states, itself or in its metadata."""
-    usage = parse_usage(fields.get("usage"), fields)
-    metadata = fields.get("metadata")
-    if usage is None and isinstance(metadata, dict):
-        return parse_usage(metadata.get("usage"), metadata)
-    return usage
+def _find_usage(fields: Mapping[str, Any], *, has_answer: bool) -> Usage | None:
+    """The usage that a message states, itself or in its metadata: in an object, or as fields of an answer."""
+    for owner in (fields, to_object(fields.get("metadata"))):
+        counts = next((owner[key] for key in _USAGE if isinstance(owner.get(key), dict)), None)
+        if counts is None and has_answer:
+            counts = {key: value for key, value in owner.items() if key.endswith(_COUNTS)}
+        if (usage := parse_usage(counts, owner)) is not None:
+            return usage
+    return None
 
 
 def _find_content(record: Mapping[str, Any], extra: dict[str, Any], *, is_result: bool) -> Any:
     """What was said, wherever a message states it; ``extra`` loses the fields that are the content."""
     content = record.get("content")
+    blocks = blocks_of_parts(record.get("parts"))
+    if blocks is not None and not is_result and (not content or has_tool_blocks(blocks)):
+        content = blocks
+        extra.pop("parts")
+    if isinstance(content, list):
+        content = to_known_blocks(content, is_result=is_result)
     if isinstance(content, list) and not is_result:
         content = [_to_part(part) if isinstance(part, dict) else part for part in content]
     if not content and not is_result:
@@ -175,6 +193,8 @@ def parse_call(record: dict[str, Any], *, drops_null_args: bool = False) -> Tool
     if call_id is None:
         call_id = checked_id(extra.pop("call_id", None))
     body = extra.pop("function", None) or extra.pop("custom", None) or extra
+    if isinstance(body, str):  # the name alone
+        extra["name"], body = body, extra
     if body is extra:
         name = extra.pop("name", None)
         keys = [key for key in ("arguments", "input", "args", "parameters") if key in extra]

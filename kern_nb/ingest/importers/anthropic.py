@@ -13,6 +13,7 @@ is the first message. The counts of the API exclude cached tokens: ``input_token
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from kern_nb.ingest.chats.drafts import (
     file_id,
     line_id,
 )
-from kern_nb.ingest.chats.exchanges import ConversationTrees, Exchange, split_exchange
+from kern_nb.ingest.chats.exchanges import ConversationTrees, Exchange, find_failure, in_order, split_exchange
 from kern_nb.ingest.chats.fields import find_id, find_time
 from kern_nb.ingest.chats.messages import (
     has_local_times,
@@ -65,7 +66,7 @@ class Anthropic(Importer):
 
     def read(self, source: Source) -> Iterator[Draft | Problem]:
         """Yield the drafts of each conversation; a tree is several."""
-        trees = ConversationTrees()
+        exchanges: list[Exchange] = []
         single: dict[str, Exchange] = {}
         requests: dict[str, dict[str, Any]] | None = None
         line = position = 0
@@ -81,10 +82,11 @@ class Anthropic(Importer):
                     if is_message(value):
                         _add_message(source, single, value, line)
                     else:
-                        trees.add(_parse(source, value, line, position, requests or {}))
+                        exchanges.append(_parse(source, value, line, position, requests or {}))
                 except RECORD_ERRORS as error:
                     yield Problem(source.name, line, f"The record is not imported: {error_text(error)}.")
-        for exchange in single.values():
+        trees = ConversationTrees()
+        for exchange in (*in_order(exchanges), *single.values()):
             trees.add(exchange)
         yield from trees.drafts(source, NAME)
 
@@ -181,10 +183,16 @@ def _parse_batch_record(
     result = to_object(value.get("result"))
     request = to_object(value.get("params")) or requests.get(custom_id, {})
     response = to_object(result.get("message"))
+    kind = result.get("type")
+    error = None
+    if kind not in (None, "succeeded"):
+        error = describe_error(result["error"]) if result.get("error") else kind
+        if not request:
+            raise MalformedRecord(f"the request {custom_id!r}, which is in no file beside it, failed: {error}")
     exchange = _exchange(request, response, {"custom_id": custom_id}, line, custom_id)
     exchange.session_id = f"{file_id(source)}-{custom_id}"
-    if result.get("type") not in (None, "succeeded"):
-        exchange.error = describe_error(result["error"]) if result.get("error") else result["type"]
+    if error is not None:
+        exchange.error, exchange.error_status = error, "CANCELLED" if kind == "canceled" else "ERROR"
     elif "result" in value and not response:
         raise MalformedRecord(f"the result of {custom_id!r} has no message")
     return exchange
@@ -217,9 +225,15 @@ def _exchange(
         answer=answer,
         fields=fields,
         model=request_model,
-        error=describe_error(response) if is_error else None,
+        error=describe_error(response) if is_error else None if answer else find_failure(response, rest),
+        created_at=next((item.message.created_at for item in answer), None) or _time_of(rest),
         has_local_times=has_local_times([*messages, rest, response]),
     )
+
+
+def _time_of(record: dict[str, Any]) -> datetime | None:
+    time = find_time(record)
+    return time[1] if time else None
 
 
 def _parse_response(response: dict[str, Any], rest: dict[str, Any], model: str | None) -> list[SourceMessage]:

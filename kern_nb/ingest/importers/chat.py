@@ -5,8 +5,8 @@
 * one list of messages per line,
 * one message per line: those with one ``session_id`` are a session, the others are one named after the file.
 
-A document that is a list of conversations is read, too. `chats.messages` says what maps to what; what a file does not
-state (times, usage, cost) stays unknown.
+A document that is a list of conversations is read, too, as is an object with one, such as a run of Docent with its
+``transcripts``. `chats.messages` says what maps to what; what a file does not state (times, usage, cost) stays unknown.
 
 A session's id is the record's own (``session_id``, ``conversation_id``, ``id`` and others of that kind), else the path
 of the file and the number of the line. Several records of one session are the lines of its tree: a proxy that logs each
@@ -28,7 +28,7 @@ from kern_nb.ingest.chats.drafts import (
     line_id,
     make_draft,
 )
-from kern_nb.ingest.chats.fields import find_id
+from kern_nb.ingest.chats.fields import find_id, parse_scores
 from kern_nb.ingest.chats.messages import (
     has_local_times,
     is_message,
@@ -56,14 +56,17 @@ from kern_nb.records import Usage
 
 NAME = "chat"
 
-_MESSAGES = ("messages", "trajectory", "conversation", "conversations", "messages_json")
+_MESSAGES = ("messages", "trajectory", "traj", "conversation", "conversations", "messages_json")
+# Fields with several conversations.
+_CONVERSATIONS = ("conversations", "transcripts", "sessions", "chats", "data")
 # Fields that name a task, which several records may try.
 _TASK_IDS = ("instance_id", "task_id")
-# Fields that only other layouts have beside the messages.
-_FOREIGN_FIELDS = {
-    dict: ("response", "result", "output", "request", "body", "params", "completion", "chosen"),
-    list: ("choices", "simulations", "samples", "completion", "chosen", "rejected"),
-}
+# Fields that only other layouts have beside the messages: objects with what was said, and lists.
+_FOREIGN_OBJECTS = ("response", "result", "output", "request", "body", "params", "completion", "chosen")
+_TALK_FIELDS = frozenset(
+    {"messages", "message", "choices", "role", "content", "text", "value", "output", "input", "prompt", "body", "parts"}
+)
+_FOREIGN_LISTS = ("choices", "simulations", "samples", "completion", "chosen", "rejected")
 # Fields with the answer to the messages, if it is a text.
 _ANSWERS = ("response", "completion")
 
@@ -89,12 +92,14 @@ class Chat(Importer):
 
 def _is_chat(value: Any) -> bool:
     if isinstance(value, dict):
+        if (parts := _split(value)) is not None:
+            return not _is_foreign(value) and any(map(_is_chat, parts[:20]))
         key = _messages_key(value)
         if key is None:
             return says_something(value)
         return not _is_foreign(value) and _are_messages(_decode(value[key]))
     if isinstance(value, list) and value:
-        return _are_messages(value) or any(_is_conversation(item) and _is_chat(item) for item in value[:20])
+        return _are_messages(value) or any(map(_is_chat, filter(_is_conversation, value[:20])))
     return False
 
 
@@ -105,9 +110,11 @@ def _are_messages(value: Any) -> bool:
 
 def _is_foreign(value: dict[str, Any]) -> bool:
     """Whether a record with messages is one of another layout."""
-    is_other = any(isinstance(value.get(key), kind) for kind, keys in _FOREIGN_FIELDS.items() for key in keys)
+    is_other = any(isinstance(value.get(key), list) for key in _FOREIGN_LISTS)
+    is_other |= any(not _TALK_FIELDS.isdisjoint(to_object(value.get(key))) for key in _FOREIGN_OBJECTS)
     is_swe_agent = "trajectory" in value and isinstance(value.get("history"), list)
-    is_simulation = "task_id" in value and ("termination_reason" in value or "reward_info" in value)  # of tau2
+    # Of tau2 or tau-bench.
+    is_simulation = "task_id" in value and any(key in value for key in ("termination_reason", "reward_info", "traj"))
     return is_other or is_swe_agent or is_simulation or bool(value.get("system")) or is_control_plane_body(value)
 
 
@@ -115,6 +122,8 @@ def _is_of_other_api(value: Any) -> bool:
     """Whether a conversation has blocks of Anthropic's API or items of the Responses API: others read them."""
     if isinstance(value, dict) and (key := _messages_key(value)) is not None:
         value = value[key]
+    if isinstance(value, dict) and (parts := _split(value)) is not None:
+        value = parts
     if not isinstance(value, list):
         return is_item(value) or (is_message(value) and has_anthropic_blocks(value.get("content")))
     if any(map(_is_conversation, value)):
@@ -136,12 +145,41 @@ def _decode(messages: Any) -> Any:
 
 
 def _is_conversation(value: Any) -> bool:
-    return isinstance(value, dict) and _messages_key(value) is not None
+    """Whether a value is a conversation or several: an object with messages, or a list of messages."""
+    if isinstance(value, list):
+        return bool(value) and is_message(value[0])
+    return isinstance(value, dict) and (_messages_key(value) is not None or _split(value) is not None)
+
+
+def _split(value: dict[str, Any]) -> list[Any] | None:
+    """The conversations of an object with several; those of Docent have the metadata and the id of their run."""
+    for key in _CONVERSATIONS:
+        items = value.get(key)
+        if key == "transcripts" and isinstance(items, dict):
+            items = [{"id": name, **item} if isinstance(item, dict) else item for name, item in items.items()]
+        if isinstance(items, list) and items and not is_message(items[0]) and any(map(_has_messages, items[:20])):
+            return [_with_run(value, item, n) for n, item in enumerate(items, 1)] if key == "transcripts" else items
+    return None
+
+
+def _with_run(run: dict[str, Any], transcript: Any, number: int) -> Any:
+    if not isinstance(transcript, dict):
+        return transcript
+    run_id = find_id(run, ("id",))
+    record = {key: value for key, value in run.items() if key not in ("id", "transcripts", "transcript_groups")}
+    record |= {"metadata": to_object(run.get("metadata")) | to_object(transcript.get("metadata"))}
+    record |= {"agent_run_id": run_id, "id": run_id and (run_id if number == 1 else f"{run_id}-{number}")}
+    return record | {key: value for key, value in drop_null(transcript).items() if key != "metadata"}
+
+
+def _has_messages(value: Any) -> bool:
+    return isinstance(value, dict) and isinstance(_decode(value.get(_messages_key(value) or "messages")), list)
 
 
 def _read(source: Source) -> Iterator[Draft | Problem]:
     single: dict[str, list[Value]] = {}
     attempts: Counter[str] = Counter()
+    trials: dict[str, list[str]] = {}
     usages: _Usages = {}
     line = position = 0
     for item in _records(source):
@@ -154,7 +192,7 @@ def _read(source: Source) -> Iterator[Draft | Problem]:
                 parse_message(item.value, 0)  # so that a malformed one does not reject the others
                 single.setdefault(find_id(item.value, SESSION_IDS) or file_id(source), []).append(item)
             else:
-                conversation = _parse(source, item, position, attempts)
+                conversation = _parse(source, item, position, attempts, trials)
                 yield make_draft(source, NAME, _with_usage(conversation, usages))
         except RECORD_ERRORS as error:
             yield Problem(source.name, line, f"The record is not imported: {error_text(error)}.")
@@ -203,14 +241,21 @@ def _without_session_id(record: dict[str, Any]) -> dict[str, Any]:
 
 def _records(source: Source) -> Iterator[Value | Problem]:
     """Yield the values of a file, and each conversation of a list."""
+    values: Iterator[Value | Problem]
     if any(isinstance(value, list) and any(map(_is_conversation, value)) for value in source.head):
-        for item in source.items():
-            yield item if isinstance(item, Problem) else Value(item.document, item.value)
+        values = (i if isinstance(i, Problem) else Value(i.document, i.value) for i in source.items())
     else:
-        yield from source.values()
+        values = source.values()
+    for item in values:
+        if isinstance(item, Value) and isinstance(item.value, dict) and (parts := _split(item.value)) is not None:
+            yield from (Value(item.line, part) for part in parts)
+        else:
+            yield item
 
 
-def _parse(source: Source, item: Value, position: int, attempts: Counter[str]) -> Conversation:
+def _parse(
+    source: Source, item: Value, position: int, attempts: Counter[str], trials: dict[str, list[str]]
+) -> Conversation:
     record = {"messages": item.value} if isinstance(item.value, list) else item.value
     key = _messages_key(record) if isinstance(record, dict) else None
     key = key or "messages"
@@ -224,7 +269,9 @@ def _parse(source: Source, item: Value, position: int, attempts: Counter[str]) -
         messages = [*messages, {"role": "assistant", "content": record[key_of_answer]}]
     model = next((record[name] for name in ("model", "model_name") if isinstance(record.get(name), str)), None)
     fields = {name: value for name, value in record.items() if name != key}
-    session_id = find_id(record, SESSION_IDS) or find_id(record, TRAJECTORY_IDS)
+    session_id = find_id(record, SESSION_IDS)
+    if session_id is None and (session_id := find_id(record, TRAJECTORY_IDS)) is not None and parse_scores(fields):
+        session_id += _trial_suffix(trials, session_id, messages, fields)
     if session_id is None and (task := find_id(record, _TASK_IDS)) is not None:
         session_id = f"{file_id(source)}-{task}"
         attempts[task] += 1
@@ -237,3 +284,13 @@ def _parse(source: Source, item: Value, position: int, attempts: Counter[str]) -
         model,
         has_local_times(messages),
     )
+
+
+def _trial_suffix(trials: dict[str, list[str]], record_id: str, messages: list[Any], fields: dict[str, Any]) -> str:
+    """Tell trials of one id apart that say the same and are scored each; an equal record is a copy."""
+    versions = trials.setdefault(hash_record(record_id, messages), [])
+    version = hash_record(fields)
+    if version not in versions:
+        versions.append(version)
+    number = versions.index(version) + 1
+    return f"-{number}" if number > 1 else ""

@@ -1,7 +1,8 @@
 """Sessions in the Session Trace Simple Format (STS-Format) of the Hugging Face Hub: JSON lines.
 
 A header, ``{"type": "session", "harness": ..., "id": ...}``, then a line per message. ``harness`` tells the header from
-that of pi. A later header begins another session of the file. The format has no usage, cost or errors.
+that of pi. A later header begins another session of the file. The format has no usage
+and no cost.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from kern_nb.ingest.chats.fields import find_error
 from kern_nb.ingest.importer import (
     RECORD_ERRORS,
     Draft,
@@ -18,7 +20,7 @@ from kern_nb.ingest.importer import (
     hash_record,
     require_field,
 )
-from kern_nb.ingest.parsing.times import to_time_from_ms
+from kern_nb.ingest.parsing.times import is_local_time, parse_time
 from kern_nb.ingest.parsing.values import to_args, to_id, without
 from kern_nb.ingest.report import Problem
 from kern_nb.ingest.run_splitter import SourceMessage, split_runs
@@ -97,6 +99,8 @@ def _draft(
     scalars = {key: value for key, value in header.items() if isinstance(value, (str, int, float))}
     others = {key: value for key, value in header.items() if isinstance(value, (dict, list))}
     others |= {"events": events} if events else {}
+    metadata = {"file": source.name} | {k: v for k, v in scalars.items() if k not in ("type", "id", "name")}
+    metadata |= {"time_zone": "unknown"} if any(is_local_time(m.record.get("timestamp")) for m in messages) else {}
     return Draft(
         file=source.name,
         line=lambda: line,
@@ -104,7 +108,7 @@ def _draft(
             session_id=session_id,
             agent_id=harness if isinstance(harness, str) and harness else None,
             session_data={"session_name": title} if isinstance(title, str) and title else None,
-            metadata={"file": source.name} | {k: v for k, v in scalars.items() if k not in ("type", "id", "name")},
+            metadata=metadata,
             agent_data=others or None,
             created_at=int(min(times).timestamp()) if times else None,
             updated_at=int(max(times).timestamp()) if times else None,
@@ -125,15 +129,18 @@ def _parse_message(record: Record) -> SourceMessage:
     if isinstance(thinking, str) and thinking:
         text = [{"type": "text", "text": content}] if isinstance(content, str) and content else []
         content = [{"type": "thinking", "thinking": thinking}, *(content if isinstance(content, list) else text)]
-    calls = record.get("toolCalls")
+    calls, time = record.get("toolCalls"), parse_time(record.get("timestamp"))
+    if time is None and record.get("timestamp") is not None:
+        extra["timestamp"] = record["timestamp"]
     message = Message(
         role=role,
         content=content if content or role == "tool" else None,
         tool_calls=[_parse_call(call) for call in (calls if isinstance(calls, list) else ())],
         tool_call_id=to_id(record.get("toolCallId")),
+        is_error=find_error(record) if role == "tool" else None,
         model=to_id(record.get("model")),
         message_id=to_id(record.get("id")),
-        created_at=to_time_from_ms(record.get("timestamp")),
+        created_at=time,
         extra=extra if role in _ROLES else extra | {"role": role},
     )
     return SourceMessage(message, record)

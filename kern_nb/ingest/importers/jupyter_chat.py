@@ -4,7 +4,8 @@ The document has ``messages`` in order, ``users`` by name and ``attachments`` by
 Jupyter AI, are the agents: their messages are answers. Each message of a person begins a run, a deleted one too: it
 stays, without its text.
 
-The format has no calls, tokens or models; what a message's ``metadata`` has is in its ``extra``.
+The format has no calls. The model, tokens and cost of an answer are those that the ``metadata`` of its message states,
+if any; the rest of it is in ``extra``.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any
 from kern_nb.ingest.importer import READ_ERRORS, Draft, Importer, Location, MalformedRecord, error_text, hash_record
 from kern_nb.ingest.parsing.times import to_time, to_time_from_ms, to_unix_seconds
 from kern_nb.ingest.parsing.tree import record_key
+from kern_nb.ingest.parsing.usage import parse_usage
 from kern_nb.ingest.parsing.values import keep_scalars, to_id, to_list, to_number, to_object, to_text, without
 from kern_nb.ingest.report import Problem
 from kern_nb.ingest.run_splitter import SourceMessage, split_runs
@@ -135,9 +137,12 @@ def _parse(record: Any, chat: dict[str, Any]) -> tuple[Message, str | None]:
     extra |= {"sender": sender} if sender else {}
     extra |= {"deleted": True} if record.get("deleted") is True else {}
     content = to_text(record.get("body")) or _rich_text(record)
+    details = to_object(record.get("metadata")) if is_bot else {}
     message = Message(
         role="assistant" if is_bot else "user",
         content=content,
+        model=to_text(details.get("model")),
+        usage=parse_usage(details.get("usage"), details),
         message_id=to_id(record.get("id")),
         created_at=_time_of(record),
         extra=extra,

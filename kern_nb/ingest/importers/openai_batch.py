@@ -20,7 +20,14 @@ from typing import Any
 
 from kern_nb.ingest.chats.batches import custom_ids, iterate_records, read_requests, request_files
 from kern_nb.ingest.chats.drafts import SESSION_IDS, describe_error, file_id, line_id
-from kern_nb.ingest.chats.exchanges import ConversationTrees, Exchange, split_exchange
+from kern_nb.ingest.chats.exchanges import (
+    FIRST_ERROR_STATUS,
+    ConversationTrees,
+    Exchange,
+    find_failure,
+    in_order,
+    split_exchange,
+)
 from kern_nb.ingest.chats.fields import find_id, find_time
 from kern_nb.ingest.chats.messages import has_local_times, is_message, parse_message, parse_messages
 from kern_nb.ingest.importer import RECORD_ERRORS, Draft, Importer, MalformedRecord, error_text, json_type
@@ -32,11 +39,10 @@ from kern_nb.ingest.source import Source
 
 NAME = "openai_batch"
 
-_FIRST_ERROR_STATUS = 400
 _ENDPOINTS = ("/chat/completions", "/responses", "/completions")
 # The fields of a completion that its message has.
 _COMPLETION_FIELDS = ("id", "usage", "created", "created_at", "service_tier", "system_fingerprint")
-_MAPPED_FIELDS = frozenset({"choices", "messages", "input", "object", "usage", "error"})
+_MAPPED_FIELDS = frozenset({"choices", "messages", "message", "input", "object", "usage", "error"})
 
 
 class OpenAIBatch(Importer):
@@ -51,7 +57,7 @@ class OpenAIBatch(Importer):
 
     def read(self, source: Source) -> Iterator[Draft | Problem]:
         """Yield the drafts of each conversation; a tree is several."""
-        trees = ConversationTrees()
+        exchanges: list[Exchange] = []
         requests: dict[str, dict[str, Any]] | None = None
         line = position = 0
         for item in source.values():
@@ -63,9 +69,12 @@ class OpenAIBatch(Importer):
                 if requests is None and _is_result(value):
                     requests = read_requests(source, is_request=is_batch_request)
                 try:
-                    trees.add(_parse(source, value, line, position, requests or {}))
+                    exchanges.append(_parse(source, value, line, position, requests or {}))
                 except RECORD_ERRORS as error:
                     yield Problem(source.name, line, f"The record is not imported: {error_text(error)}.")
+        trees = ConversationTrees()
+        for exchange in in_order(exchanges):
+            trees.add(exchange)
         yield from trees.drafts(source, NAME)
 
     def companions(self, source: Source) -> Iterable[Path]:
@@ -132,10 +141,13 @@ def _parse_batch_record(
     source: Source, value: dict[str, Any], line: int, requests: Mapping[str, dict[str, Any]]
 ) -> Exchange:
     custom_id = find_id(value, ["custom_id"]) or str(line)
+    url = value.get("url")
+    if isinstance(url, str) and not url.endswith(_ENDPOINTS):
+        raise MalformedRecord(f"a request to {url} is no conversation")
     response = to_object(value.get("response"))
     body = to_object(response.get("body"))
     request = to_object(value.get("body")) or requests.get(custom_id, {})
-    rest = {"custom_id": custom_id, "url": value.get("url"), "batch_request_id": find_id(value, ["id"])}
+    rest = {"custom_id": custom_id, "url": url, "batch_request_id": find_id(value, ["id"])}
     error = _find_error(value, response, body)
     if error and not request:
         raise MalformedRecord(f"the request {custom_id!r}, which is in no file beside it, failed: {error}")
@@ -150,7 +162,7 @@ def _find_error(value: dict[str, Any], response: dict[str, Any], body: dict[str,
     if error:
         return describe_error(error)
     status = response.get("status_code")
-    return f"status {status}" if type(status) is int and status >= _FIRST_ERROR_STATUS else None
+    return f"status {status}" if type(status) is int and status >= FIRST_ERROR_STATUS else None
 
 
 def _exchange(
@@ -195,7 +207,10 @@ def _exchange(
     ]
     if not history and not answers:
         raise MalformedRecord("it has neither messages nor an answer")
+    if exchange.error is None and not answers:
+        exchange.error = find_failure(response, rest)
     exchange.answer, exchange.alternatives = answers[:1], answers[1:]
+    exchange.created_at = answers[0].message.created_at if answers else (find_time(rest) or (None, None))[1]
     return exchange
 
 

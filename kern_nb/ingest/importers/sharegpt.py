@@ -4,7 +4,8 @@
   has the JSON of a call, ``observation`` and ``tool`` its result; calls in ``<tool_call>`` tags are read, too,
 * TRL: ``prompt`` and ``completion``, each a text or a list of messages,
 * preferences: ``chosen`` and ``rejected`` with or without ``prompt``, or ``preferred_output`` and
-  ``non_preferred_output``: the chosen answer is the main line of the session, the rejected one a further line,
+  ``non_preferred_output``: the chosen answer is the main line of the session, the rejected one a further line; each has
+  its ``score_chosen`` or ``score_rejected``,
 * Alpaca: ``instruction``, ``input`` and ``output``, with the turns before in ``history``.
 
 Other fields are metadata. A session's id is the record's ``id``, else the path of the file and the number of the line.
@@ -105,6 +106,8 @@ def _drafts(source: Source, value: Any, line: int, position: int) -> Iterator[Dr
         if not any(map(says_something, messages)):
             raise MalformedRecord("its messages have neither text nor calls")
         metadata = fields | {"preference": preference} if preference else fields
+        if preference and f"score_{preference}" in fields:
+            metadata = {"score": fields[f"score_{preference}"]} | metadata
         parsed = parse_messages(messages, model)
         conversation = Conversation(session_id, line, parsed, metadata, model, has_local_times(messages))
         yield make_draft(source, NAME, conversation)
@@ -184,7 +187,7 @@ def _parse_turn(turn: Any, index: int) -> dict[str, Any]:
         raise MalformedRecord(f"turn {index} must be an object with a speaker")
     content = next((turn[key] for key in ("value", "content", "text") if turn.get(key) is not None), None)
     message = {key: item for key, item in turn.items() if key not in ("from", "value", "content", "text")}
-    speaker: str = turn["from"].lower()
+    speaker: str = turn["from"].lower().replace("-", "_")
     if speaker in _CALL_SPEAKERS:
         calls = _parse_calls(content)
         return message | {"role": "assistant"} | ({"tool_calls": calls} if calls else {"content": content})

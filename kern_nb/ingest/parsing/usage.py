@@ -18,11 +18,11 @@ _OUTPUT = ("completion_tokens", "output_tokens", "eval_count", "outputTokens", "
 _TOTAL = ("total_tokens", "totalTokens", "total")
 _CACHE_READ = (
     "cache_read_input_tokens", "cache_read_tokens", "prompt_cache_hit_tokens", "cached_tokens", "cached_input_tokens",
-    "cache_read", "cacheRead",
+    "cache_read", "cacheRead", "cacheReadInputTokens",
 )  # fmt: skip
 _CACHE_WRITE = (
     "cache_creation_input_tokens", "cache_write_tokens", "cache_creation_tokens", "cache_creation", "cache_write",
-    "cacheWrite",
+    "cacheWrite", "cacheWriteInputTokens",
 )  # fmt: skip
 _REASONING = ("reasoning_tokens", "reasoning")
 _INPUT_DETAILS = ("prompt_tokens_details", "input_tokens_details", "input_token_details")

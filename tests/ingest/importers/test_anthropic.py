@@ -11,6 +11,7 @@ from kern_nb.db import InMemoryDb, SqliteDb
 from kern_nb.ingest.importers.anthropic import Anthropic
 from kern_nb.ingest.importers.chat import Chat
 from kern_nb.ingest.source import Source
+from kern_nb.records import text_of
 
 ASK = {"role": "user", "content": "Is the shop open?"}
 USE = [
@@ -116,6 +117,95 @@ def test_results_of_the_providers_tools(read):
     ]
 
 
+def test_text_beside_results_of_any_tool_of_the_provider(read):
+    """Is the output."""
+    kinds = [
+        "code_execution_tool_result",
+        "bash_code_execution_tool_result",
+        "web_fetch_tool_result",
+        "mcp_tool_result",
+    ]
+    content = [{"type": kind, "tool_use_id": "s1", "content": {}} for kind in kinds]
+    [draft] = read({"request": request(ASK), "response": response([*content, {"type": "text", "text": "Nine."}])})
+
+    assert text_of(draft.runs[0].output) == "Nine."
+
+
+def test_the_input_of_a_call_may_be_json_text(read):
+    """In a column of a dataset."""
+    use = {"type": "tool_use", "id": "t", "name": "hours", "input": '{"day": "mon"}'}
+    [draft] = read({"messages": [ASK, {"role": "assistant", "content": [use, use | {"id": "u", "input": "{"}]}]})
+
+    calls = draft.runs[0].messages[-1].tool_calls
+    assert [(call.args, call.extra) for call in calls] == [({"day": "mon"}, {}), ("{", {"args_invalid": True})]
+
+
+def test_an_exchange_that_is_logged_twice_counts_once(read):
+    """Answers of one id that say something else are others: a mock has one id for all."""
+    first, second = {"request": request(ASK), "response": response("Yes.")}, request(ASK, DONE, ASK)
+    [draft] = read(first, first, {"request": request(ASK, {"role": "assistant", "content": "Yes."}, ASK),
+                                  "response": response("No.")})  # fmt: skip
+    assert [run.output for run in draft.runs] == ["Yes.", "No."]
+
+    drafts = read(first, {"request": second, "response": response("Yes.")})
+    assert sum(len(draft.runs) for draft in drafts) == 3
+
+
+def test_a_log_in_any_order(read):
+    """The newest request may be first; each answer has its own record and its usage."""
+    no = {"role": "assistant", "content": "No."}
+    log = [
+        {"request": request(ASK), "response": response("No.", 1)},
+        {"request": request(ASK, no, ASK), "response": response("Yes.", 2)},
+        {"request": request(ASK, no, ASK, DONE, ASK), "response": response("So.", 3)},
+    ]
+    for records in (log[::-1], [log[1], log[0], log[2]]):
+        drafts = read(*records)
+        answers = {m.message_id: m.usage for d in drafts for run in d.runs for m in run.messages if m.message_id}
+        assert len({draft.session_id for draft in drafts}) == 1
+        assert sorted(answers) == ["msg_1", "msg_2", "msg_3"]
+        assert all(answers.values())
+
+
+def test_another_attempt_at_the_first_prompt(read):
+    """Parts from the conversation there, although later requests repeat that prompt."""
+    log = {"session_id": "s"}
+    drafts = read(
+        log | {"request": request(ASK), "response": response("No.", 1)},
+        log | {"request": request(ASK, {"role": "assistant", "content": "No."}, ASK), "response": response("So.", 2)},
+        log | {"request": request(ASK), "response": response("Yes.", 3)},
+    )
+
+    assert [[run.output for run in draft.runs] for draft in drafts] == [["Yes."], ["No.", "So."]]
+
+
+def test_two_responses_with_the_same_text(read, tmp_path):
+    """Are one message with the usage of both, which an import stores once."""
+    log = {"request": request(ASK)}
+    [draft] = read(
+        log | {"response": response("No.", 1)}, log | {"session_id": "log-1", "response": response("No.", 2)}
+    )
+
+    assert draft.runs[0].messages[-1].usage.output_tokens == 14
+    store = InMemoryDb()
+    assert [store.ingest(tmp_path / "log.jsonl", progress=False).runs for _ in range(2)] == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("fields", "error"),
+    [
+        ({"response": None, "error": "timeout"}, "timeout"),
+        ({"error": {"type": "connection", "message": "reset"}}, "connection: reset"),
+        ({"response": {"status_code": 502, "body": "Bad gateway"}}, "status 502"),
+    ],
+)
+def test_failures_beside_a_request(read, fields, error):
+    """The run failed."""
+    drafts = read({"request": request(ASK), "response": response("Yes.")}, {"request": request(DONE), **fields})
+
+    assert [(draft.runs[0].status, draft.runs[0].error) for draft in drafts] == [("COMPLETED", None), ("ERROR", error)]
+
+
 def test_each_request_repeats_the_history(read):
     """One session with three prompts, its usage counted once per answer; cache marks and thinking may differ."""
     marked = {
@@ -215,6 +305,22 @@ def test_results_without_their_requests(read):
 
     assert (draft.runs[0].input, draft.runs[0].output) == (None, "a2")
     assert problem.line == 2
+
+
+def test_failed_and_cancelled_requests_of_a_batch(read, tmp_path):
+    """A cancelled one is no failure; the problem of one without its request has the error."""
+    failed = {"type": "errored", "error": {"type": "error", "error": {"type": "invalid", "message": "Too long"}}}
+    results = [{"custom_id": "a", "result": failed}, {"custom_id": "b", "result": {"type": "canceled"}}]
+    [problem, _] = read(*results, name="out.jsonl")
+    assert "invalid: Too long" in problem.reason
+
+    requests = [{"custom_id": key, "params": request(ASK)} for key in "ab"]
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(record) + "\n" for record in requests))
+    drafts = read(*results, name="out.jsonl")
+    assert [(draft.runs[0].status, draft.runs[0].error) for draft in drafts] == [
+        ("ERROR", "invalid: Too long"),
+        ("CANCELLED", "canceled"),
+    ]
 
 
 def test_requests_and_answers_alone(read):

@@ -14,6 +14,7 @@ from kern_nb.ingest.importers.chat import Chat
 from kern_nb.ingest.parsing.times import parse_time
 from kern_nb.ingest.parsing.usage import parse_usage
 from kern_nb.ingest.source import Source
+from kern_nb.records import text_of
 
 ASK = {"role": "user", "content": "Is it open?"}
 ANSWER = {"role": "assistant", "content": "It is."}
@@ -176,6 +177,7 @@ def test_reasoning_is_a_part_beside_the_text(store, ingest):
         ({"status": "success"}, "completed"),
         ({"error": "no card"}, "failed"),
         ({"error": None}, "completed"),
+        ({"success": False}, "failed"),
         ({"status": "queued"}, "completed"),
     ],
 )
@@ -299,6 +301,159 @@ def test_trajectories_of_datasets(store, ingest):
     assert sorted(store.sessions_df()["session_id"]) == ["log-t-1", "log-t-1-2"]
     assert list(store.runs_df()["output"]) == ["It is.", "It is."]
     assert sorted(store.scores_df()["value"]) == [0.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("document", "ids"),
+    [
+        ({"conversations": [{"id": "a", "messages": [ASK, ANSWER]}, {"id": "b", "messages": [ASK]}]}, ["a", "b"]),
+        ({"data": [{"id": "a", "messages": [ASK, ANSWER]}, {"id": "b", "traj": [ASK]}], "total": 2}, ["a", "b"]),
+        ([[ASK, ANSWER], [ASK]], ["log-1", "log-1.2"]),
+    ],
+)
+def test_documents_with_several_conversations(store, ingest, document, ids):
+    """In a field of an object, or as lists of messages in a list."""
+    report = ingest(document)
+
+    assert report.errors == []
+    assert sorted(store.sessions_df()["session_id"]) == ids
+    assert len(store.messages_df()) == 3
+
+
+def test_objects_beside_the_messages(store, ingest):
+    """Parameters and results of an evaluation are metadata; an answer there is another layout."""
+    ingest({"messages": [ASK, ANSWER], "params": {"temperature": 0}, "result": {"passed": True}})
+    assert json.loads(store.sessions_df()["metadata"][0])["params"] == {"temperature": 0}
+
+    with pytest.raises(UnknownFormat):
+        ingest({"messages": [ASK], "output": {"content": "It is."}}, name="other.jsonl")
+
+
+def test_runs_of_docent(store, ingest):
+    """Each transcript is a session with the metadata and the scores of its run; calls name their tool as text."""
+    called = {
+        "role": "assistant",
+        "content": "",
+        "tool_calls": [{"id": "c", "function": "look", "arguments": {"n": 1}}],
+    }
+    talk = [ASK, called, result("9-17", tool_call_id="c", function="look"), ANSWER]
+    run = {"name": "trial", "metadata": {"scores": {"solved": 1.0}, "seed": 3}, "transcript_groups": []}
+    report = ingest(
+        {"id": "r1", **run, "transcripts": [{"messages": talk, "metadata": {"part": "main"}}, {"messages": [ASK]}]},
+        {"id": "r2", **run, "transcripts": {"t9": {"messages": talk}}},
+    )
+
+    assert report.errors == []
+    sessions = store.sessions_df().set_index("session_id")["metadata"]
+    assert sorted(sessions.index) == ["r1", "r1-2", "t9"]
+    assert json.loads(sessions["r1"]).items() >= {"seed": 3, "part": "main", "agent_run_id": "r1"}.items()
+    assert results(store) == [("look", "9-17", "completed")] * 2
+    assert sorted(store.scores_df()["session_id"]) == ["r1", "r1-2", "t9"]
+
+
+def test_scored_trials_that_say_the_same_are_sessions_each(store, ingest):
+    """An equal record is a copy."""
+    trial = {"id": "t", "messages": [ASK, ANSWER]}
+    ingest(trial | {"reward": 1}, trial | {"reward": 0}, trial | {"reward": 1})
+
+    assert sorted(zip(store.scores_df()["session_id"], store.scores_df()["value"], strict=True)) == [
+        ("t", 1.0),
+        ("t-2", 0.0),
+    ]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"input_tokens": 4, "output_tokens": 2, "max_tokens": 9},
+        {"token_usage": {"prompt_tokens": 4, "completion_tokens": 2}},
+        {"usage_metadata": {"input_tokens": 4, "output_tokens": 2}},
+        {"metadata": {"prompt_tokens": 4, "completion_tokens": 2}},
+    ],
+)
+def test_usage_under_other_names(store, ingest, fields):
+    """In objects of other names, or as fields of an answer; those of a prompt are no usage."""
+    ingest([ASK | {"max_tokens": 5, "input_tokens": 5}, ANSWER | fields])
+
+    assert store.sessions_df()[["input_tokens", "output_tokens"]].to_numpy().tolist() == [[4, 2]]
+
+
+def test_times_of_messages_are_those_of_the_session(store, ingest):
+    """If it states none."""
+    talk = [ASK | {"timestamp": 1_790_000_000}, ANSWER | {"timestamp": 1_790_000_009_000}]
+    ingest(*({"session_id": "s", **message} for message in (*talk, ASK | {"sent_at": "2026-09-22T00:00:00Z"})))
+
+    [session] = store.sessions_df().to_dict("records")
+    assert session["created_at"].timestamp() == 1_790_000_000
+    assert session["updated_at"].isoformat() == "2026-09-22T00:00:00+00:00"
+
+
+def test_roles_in_capitals_and_a_user_in_the_metadata(store, ingest):
+    """They are the same roles, in any case."""
+    ingest({"messages": [{"role": "User", "content": "hi"}, {"role": "Chatbot", "content": "yes"}],
+            "metadata": {"user_id": "ann"}})  # fmt: skip
+
+    assert store.runs_df()[["input", "output"]].to_numpy().tolist() == [["hi", "yes"]]
+    assert list(store.sessions_df()["user_id"]) == ["ann"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "replies"),
+    [
+        (
+            [{"text": "Let me look."}, {"toolUse": {"toolUseId": "1", "name": "look", "input": {"n": 1}}}],
+            [{"role": "user", "content": [{"toolResult": {
+                "toolUseId": "1", "content": [{"json": {"a": 1}}], "status": "error"}}, {"cachePoint": {}}]}],
+        ),
+        (
+            [{"type": "text", "text": "Let me look."},
+             {"type": "tool-call", "toolCallId": "1", "toolName": "look", "input": {"n": 1}}],
+            [{"role": "tool", "content": [{"type": "tool-result", "toolCallId": "1", "toolName": "look",
+                                           "output": {"type": "error-json", "value": {"a": 1}}}]}],
+        ),
+        (
+            [{"type": "text", "text": "Let me look."},
+             {"type": "tool-call", "toolCallId": "1", "toolName": "look", "args": {"n": 1}}],
+            [{"role": "tool", "content": [{"type": "tool-result", "toolCallId": "1", "isError": True,
+                                           "result": {"a": 1}}]}],
+        ),
+    ],
+)  # fmt: skip
+def test_blocks_of_other_apis(store, ingest, answer, replies):
+    """Of Bedrock's Converse API and the AI SDK: a tool's reply is no turn of the user, calls and failures are seen."""
+    ask = {"role": "user", "content": [{"text": "Is it open?"}]}
+    ingest(
+        [ask, {"role": "assistant", "content": answer}, *replies, {"role": "assistant", "content": [{"text": "No."}]}]
+    )
+    [run] = store.get_session("log-1").runs
+
+    assert [message.role for message in run.messages] == ["user", "assistant", "tool", "assistant"]
+    assert [text_of(message.content) for message in run.messages if message.role != "tool"] == [
+        "Is it open?", "Let me look.", "No.",
+    ]  # fmt: skip
+    assert [(call.args, call.result, call.status) for call in run.tool_calls] == [({"n": 1}, {"a": 1}, "failed")]
+
+
+@pytest.mark.parametrize("content", [{}, {"content": "No."}])
+def test_parts_of_a_page(store, ingest, content):
+    """Each call has its result beside it."""
+    parts = [
+        {"type": "step-start"},
+        {"type": "tool-look", "toolCallId": "1", "state": "output-available", "input": {"n": 1}, "output": "9-17"},
+        {"type": "tool-invocation", "toolInvocation": {
+            "toolCallId": "2", "toolName": "ask", "args": {}, "state": "result", "result": 3}},
+        {"type": "dynamic-tool", "toolName": "go", "toolCallId": "3", "state": "output-error", "errorText": "no"},
+        {"type": "dynamic-tool", "toolName": "go", "toolCallId": "4", "state": "input-available", "input": {}},
+        {"type": "text", "text": "No."},
+    ]  # fmt: skip
+    page = {"role": "user", "parts": [{"type": "text", "text": "hi"}]}
+    ingest([page, {"role": "assistant", "parts": parts, **content}])
+    [run] = store.get_session("log-1").runs
+
+    assert (text_of(run.input), text_of(run.output)) == ("hi", "No.")
+    assert [(call.tool_name, call.result, call.status) for call in run.tool_calls] == [
+        ("look", "9-17", "completed"), ("ask", 3, "completed"), ("go", "no", "failed"), ("go", None, "unknown"),
+    ]  # fmt: skip
 
 
 def test_null_arguments_of_a_column_of_structs(store, ingest):

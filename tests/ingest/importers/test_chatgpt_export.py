@@ -137,6 +137,28 @@ def test_calls_and_their_results(importer, tmp_path):
     assert store.tool_calls_df()["result"].tolist() == ["2", "Quote", "no"]
 
 
+def test_results_of_calls_at_once_and_of_tools_that_were_not_called(importer, tmp_path):
+    """The former are in the order of the calls; the latter belong to no call that has its result."""
+    code = {"content_type": "code", "language": "python"}
+    nodes = [
+        ("u", "root", message("user", "Add")),
+        ("c1", "u", message("assistant", recipient="python", content=code | {"text": "1"})),
+        ("c2", "c1", message("assistant", recipient="python", content=code | {"text": "2"})),
+        ("o1", "c2", message("tool", "one", name="python")),
+        ("o2", "o1", message("tool", "two", name="python")),
+        ("o3", "o2", message("tool", "more", name="python")),
+        ("i", "o3", message("tool", name="image", content={"content_type": "system_error", "text": "no"})),
+    ]
+    [draft], _ = read(importer, write(tmp_path, "c.json", [conversation(nodes, "i")]))
+
+    assert [m.tool_call_id for m in draft.runs[0].messages[3:]] == ["c1", "c2", "c2", None]
+    store = import_twice(tmp_path, tmp_path / "c.json")
+    assert store.tool_calls_df()[["result", "status"]].to_numpy().tolist() == [
+        ["one", "completed"],
+        ["two", "completed"],
+    ]
+
+
 def test_media_and_custom_instructions(importer, tmp_path):
     image = {"content_type": "image_asset_pointer", "asset_pointer": "file-service://x", "width": 3}
     nodes = [

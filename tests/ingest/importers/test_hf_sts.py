@@ -65,6 +65,22 @@ def test_a_session(tmp_path):
     assert (draft.session.created_at, draft.session.updated_at) == (1_780_000_000, 1_780_000_002)
 
 
+def test_times_as_text_and_stated_errors(tmp_path):
+    """The metadata states that the zone of a time is unknown; what is no time stays in extra."""
+    records = [
+        HEADER,
+        message("user", "Where?", timestamp="2026-09-01T10:00:00"),
+        message("assistant", "", toolCalls=[call("c1", "{}")], timestamp="soon"),
+        message("tool", "no", toolCallId="c1", isError=True),
+    ]
+    (draft,), _ = read(tmp_path, records)
+    [run] = draft.runs
+
+    assert run.messages[0].created_at.isoformat() == "2026-09-01T10:00:00+00:00"
+    assert (draft.session.metadata["time_zone"], run.messages[1].extra) == ("unknown", {"timestamp": "soon"})
+    assert run.messages[1].tool_calls[0].status == "failed"
+
+
 def test_several_sessions_in_a_file(tmp_path):
     drafts, problems = read(tmp_path, [*RECORDS, HEADER | {"id": "s2"}, message("user", "Hi"), *RECORDS])
 

@@ -57,6 +57,17 @@ def test_a_chat(importer, tmp_path):
     import_twice(tmp_path, path)
 
 
+def test_model_and_usage_of_an_answer(importer, tmp_path):
+    """If the metadata of its message states them."""
+    details = {"model": "m", "cost": 0.5, "usage": {"input_tokens": 7, "output_tokens": 2}}
+    talk = [message(1, "ann", "Hi"), message(2, "helper", "Yes", metadata=details)]
+    [draft], _ = read(importer, write(tmp_path, "x.chat", CHAT | {"messages": talk}))
+
+    answer = draft.runs[0].messages[1]
+    assert (answer.model, answer.usage.input_tokens, answer.usage.cost) == ("m", 7, 0.5)
+    assert answer.extra["metadata"] == details
+
+
 def test_the_path_is_the_id_and_a_chat_grows(importer, tmp_path):
     from kern_nb.db import SqliteDb
 

@@ -113,6 +113,21 @@ def test_a_folder_of_a_batch(tmp_path):
     assert sorted(store.runs_df()["status"]) == ["COMPLETED", "COMPLETED", "ERROR"]
 
 
+@pytest.mark.parametrize(
+    ("names", "prompts"),
+    [(("input_1", "input_2", "output_1", "output_2"), ["q1", "q2"]), (("a", "b", "x", "y"), [None, None])],
+)
+def test_two_batches_with_the_same_ids(tmp_path, names, prompts):
+    """The names of the files tell which requests belong to which results; if they do not, none do."""
+    for number, name in enumerate(names[:2], 1):
+        write(
+            tmp_path / f"{name}.jsonl", [{"custom_id": "r", "url": "/v1/chat/completions", "body": ask(f"q{number}")}]
+        )
+    sources = [write(tmp_path / f"{name}.jsonl", [result("r", completion("a"))]) for name in names[2:]]
+
+    assert [draft.runs[0].input for source in sources for draft in OpenAIBatch().read(source)] == prompts
+
+
 def test_results_and_requests_alone(read):
     """An answer without a prompt, a prompt without an answer; an error without both is reported."""
     draft, problem = read(result("r1", completion("a")), result("r2", None, error={"code": "expired"}))[::-1]
@@ -187,6 +202,43 @@ def test_a_log_of_ollama(read):
     message = draft.runs[0].messages[-1]
 
     assert (message.content, message.usage.input_tokens, message.usage.output_tokens) == ("a", 5, 2)
+
+
+def test_a_completion_that_is_logged_twice_counts_once(read):
+    """As the id and the texts are the same."""
+    log = {"request": ask("q"), "response": completion("a")}
+    [draft] = read(log, log, {"request": ask("more", user("q"), assistant("a")), "response": completion("b")})
+
+    assert [run.output for run in draft.runs] == ["a", "b"]
+
+
+def test_the_conversation_goes_on_with_the_second_choice(read):
+    """One session; the usage of both choices counts once."""
+    log = {"request": ask("q"), "response": completion("a", "b")}
+    drafts = read(log, {"request": ask("more", user("q"), assistant("b")), "response": completion("c", number=2)})
+
+    assert {draft.session_id for draft in drafts} == {"log-1"}
+    assert [[run.output for run in draft.runs] for draft in drafts] == [["b", "c"], ["a"]]
+
+
+def test_failures_beside_a_request(read):
+    """An error or a status that is not in the body."""
+    drafts = read(
+        {"request": ask("p"), "response": completion("a")},
+        {"request": ask("q"), "response": None, "error": "timeout"},
+        {"request": ask("r"), "response": {"status_code": 500, "body": "oops"}},
+    )
+
+    assert [fact[3:] for fact in facts(drafts)] == [("COMPLETED", None), ("ERROR", "timeout"), ("ERROR", "status 500")]
+
+
+def test_other_requests_of_a_batch_are_problems(read):
+    """An embedding is no conversation."""
+    other = {"custom_id": "e", "method": "POST", "url": "/v1/embeddings", "body": {"model": "m", "input": "x"}}
+    chat = {"custom_id": "c", "method": "POST", "url": "/v1/chat/completions", "body": ask("q")}
+    problem, draft = read(chat, other)
+
+    assert ("/v1/embeddings" in problem.reason, draft.session_id) == (True, "log-c")
 
 
 def test_failed_requests(read):

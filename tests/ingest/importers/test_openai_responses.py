@@ -93,7 +93,7 @@ def test_items_of_hosted_tools(read):
     assert roles(draft) == ["user", "assistant", "tool"]
     assert [(c.tool_name, c.args, c.result, c.status) for c in run.messages[1].tool_calls] == [
         ("web_search", {"query": "hours"}, None, "completed"),
-        ("code_interpreter", None, None, "failed"),
+        ("code_interpreter", {"code": "1/0"}, None, "failed"),
         ("look", {}, "seen", "completed"),
         ("patch", "*** Begin", None, "completed"),
     ]
@@ -164,6 +164,24 @@ def test_failed_and_cancelled_responses(read):
         ("ERROR", "server_error: Sorry."),
         ("CANCELLED", "cancelled"),
     ]
+
+
+def test_responses_that_are_not_finished(read):
+    """They are no completed runs, and no failed ones."""
+    drafts = read(*(response(n, input="hi", status=s, usage=None) for n, s in enumerate(("queued", "in_progress"))))
+
+    assert [(d.runs[0].status, d.runs[0].error) for d in drafts] == [("INTERRUPTED", None)] * 2
+
+
+def test_a_failure_beside_a_request(read):
+    """The run failed."""
+    ask = {"model": "m", "input": "hi"}
+    drafts = read(
+        {"request": ask, "response": response(1, said("Hi."))},
+        {"request": ask, "response": None, "error": {"message": "boom"}},
+    )
+
+    assert sorted((d.runs[0].status, d.runs[0].error) for d in drafts) == [("COMPLETED", None), ("ERROR", "boom")]
 
 
 def test_a_response_that_is_logged_twice_counts_once(read):

@@ -147,7 +147,7 @@ def test_a_preference_in_a_store(tmp_path):
     """The rejected answer is a branch after the prompt; two equal answers are one."""
     path = tmp_path / "data.jsonl"
     records = [
-        {"id": "a", "prompt": [USER], "chosen": [YES], "rejected": [NO]},
+        {"id": "a", "prompt": [USER], "chosen": [YES], "rejected": [NO], "score_chosen": 0.75, "score_rejected": 0.25},
         {"id": "b", "prompt": [USER], "chosen": [YES], "rejected": [YES]},
     ]
     path.write_text("\n".join(map(json.dumps, records)))
@@ -157,6 +157,8 @@ def test_a_preference_in_a_store(tmp_path):
     assert (first.sessions, first.branches, first.errors) == (3, 1, [])
     assert (second.sessions, second.runs, second.errors) == (0, 0, [])
     assert store.get_session("a").runs[-1].output == "Yes."
+    scores = store.scores_df()
+    assert sorted(zip(scores["name"], scores["value"], strict=True)) == [("score", 0.25), ("score", 0.75)]
 
 
 def test_damaged_files(tmp_path):

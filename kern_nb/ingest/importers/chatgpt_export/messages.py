@@ -48,18 +48,30 @@ def is_hidden(message: Record) -> bool:
 
 
 def parse_line(line: Sequence[tuple[str, Record]]) -> list[SourceMessage]:
-    """Parse the messages of a line, each with its key; a result belongs to the latest call of its tool."""
+    """Parse the messages of a line, each with its key.
+
+    Results belong to the calls of their tool before them, in order; further ones to the latest such call. A result of
+    a tool that was not called belongs to the latest call without a result.
+    """
     parsed = []
     calls: list[ToolCall] = []
+    pending: list[ToolCall] = []
+    has_results = False
     for key, record in line:
         message = _parse(record)
         is_prompt = message.role == "user" and not is_hidden(record)
         if is_prompt:
             calls.clear()
+        if is_prompt or (message.tool_calls and has_results):
+            pending, has_results = [], False
         calls += message.tool_calls
+        pending += message.tool_calls
         if message.role == "tool":
-            own = [call for call in calls if _is_same_tool(call.tool_name, message.tool_name)]
-            message.tool_call_id = (own or calls)[-1].tool_call_id if calls else None
+            own = [call for call in pending if _is_same_tool(call.tool_name, message.tool_name)]
+            own = own or [call for call in calls if _is_same_tool(call.tool_name, message.tool_name)][-1:]
+            answered = next(iter(own or pending[-1:]), None)
+            message.tool_call_id = answered.tool_call_id if answered else None
+            pending, has_results = [call for call in pending if call is not answered], True
         parsed.append(SourceMessage(message, record, key, is_prompt))
     return parsed
 

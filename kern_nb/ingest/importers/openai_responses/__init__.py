@@ -18,7 +18,7 @@ from typing import Any
 
 from kern_nb.ingest.chats.batches import iterate_records
 from kern_nb.ingest.chats.drafts import SESSION_IDS, TRAJECTORY_IDS, describe_error, file_id, line_id
-from kern_nb.ingest.chats.exchanges import ConversationTrees, Exchange, split_exchange
+from kern_nb.ingest.chats.exchanges import ConversationTrees, Exchange, find_failure, in_order, split_exchange
 from kern_nb.ingest.chats.fields import find_id, find_time
 from kern_nb.ingest.chats.messages import has_local_times, is_message
 from kern_nb.ingest.importer import RECORD_ERRORS, Draft, Importer, MalformedRecord, error_text, json_type
@@ -169,6 +169,10 @@ def make_exchange(
     if response.get("error") or response.get("status") in ("failed", "cancelled"):
         exchange.error = describe_error(response.get("error") or response["status"])
         exchange.error_status = "CANCELLED" if response.get("status") == "cancelled" else "ERROR"
+    elif response.get("status") in ("queued", "in_progress"):
+        exchange.error_status = "INTERRUPTED"
+    elif not answer:
+        exchange.error = find_failure(response, rest)
     return exchange
 
 
@@ -201,27 +205,3 @@ def _set_response(
     message.extra = message.extra | drop_null(facts)
     index = max(i for i, item in enumerate(answer) if item.message is message)
     answer[index] = answer[index]._replace(record=[answer[index].record, facts])
-
-
-def in_order(exchanges: list[Exchange]) -> Iterator[Exchange]:
-    """Yield exchanges oldest first, each after the one that it continues: an API lists the newest first."""
-    times = {id(e): e.created_at.timestamp() for e in exchanges if e.created_at is not None}
-    if len(times) == len(exchanges):
-        exchanges = sorted(exchanges, key=lambda exchange: times[id(exchange)])
-    # A response that is logged twice counts once, as it was last.
-    by_id = {exchange.id: exchange for exchange in exchanges if exchange.id is not None}
-    exchanges = [exchange for exchange in exchanges if exchange.id is None or by_id[exchange.id] is exchange]
-    latest: dict[str, str | None] = {}
-    for exchange in exchanges:
-        if exchange.conversation is not None:
-            exchange.previous = exchange.previous or latest.get(exchange.conversation)
-            latest[exchange.conversation] = exchange.id or latest.get(exchange.conversation)
-    done: set[int] = set()
-    for exchange in exchanges:
-        pending: list[Exchange] = []
-        current: Exchange | None = exchange
-        while current is not None and id(current) not in done:
-            done.add(id(current))
-            pending.append(current)
-            current = by_id.get(current.previous or "")
-        yield from reversed(pending)

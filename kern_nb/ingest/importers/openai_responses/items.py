@@ -30,6 +30,8 @@ _OTHER_TYPES = frozenset(
     {"reasoning", "item_reference", "mcp_list_tools", "mcp_approval_request", "mcp_approval_response", "compaction"}
 )
 _CALL_FIELDS = frozenset({"id", "type", "call_id", "name", "arguments", "input", "action"})
+# The arguments of file_search and code_interpreter.
+_HOSTED_ARGS = ("queries", "code")
 _RESULT_FIELDS = ("output", "outputs", "results", "result", "error")
 # What messages of other layouts with the type "message" have.
 _FOREIGN_FIELDS = frozenset({"stop_reason", "tool_calls", "tool_call_id", "message"})
@@ -215,6 +217,8 @@ def _to_call(item: Mapping[str, Any]) -> ToolCall:
     if "id" in item and "call_id" in item:
         extra["id"] = item["id"]
     args = next((item[key] for key in ("arguments", "input", "action") if key in item), None)
+    if args is None and (stated := {key: extra.pop(key) for key in _HOSTED_ARGS if key in extra}):
+        args = stated
     if kind != "custom_tool_call":
         args, notes = to_args(args)
         extra |= notes
