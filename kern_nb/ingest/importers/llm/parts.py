@@ -42,16 +42,16 @@ class Answer:
         names = ("model", "datetime_utc", "duration_ms", "input_tokens", "output_tokens", "token_details")
         return [self.row.get(name) for name in names]
 
-    def describe(self, message: Message) -> None:
-        """Set what the row states about the model's message."""
+    def describe(self, message: Message, *, has_usage: bool = True) -> None:
+        """Set what the row states about the model's message; a response of several has its usage at the last."""
         message.model = to_text(self.row.get("model"))
-        message.usage = _parse_usage(self.row)
+        message.usage = _parse_usage(self.row) if has_usage else None
         for name in ("resolved_model", "schema_id"):
             if value := to_text(self.row.get(name)):
                 message.extra[name] = value
         if options := to_object(load_json(self.row.get("options_json"))):
             message.extra["options"] = options
-        if details := load_json(self.row.get("token_details")):
+        if has_usage and (details := load_json(self.row.get("token_details"))):
             counts = {name: self.row.get(name) for name in ("input_tokens", "output_tokens")}
             message.extra["usage"] = {**counts, "token_details": details}
 
