@@ -159,6 +159,36 @@ def test_runs_of_a_thread_are_a_session(tmp_path):
     assert [m.content for m in alone.runs[0].messages] == ["Alone?", "Yes"]
 
 
+def test_nested_runs_and_flattened_prompts(tmp_path):
+    """Runs with their ``child_runs``; a tracer that records a chat as one text, which repeats the messages."""
+    system, prompt = {"type": "system", "content": "Be exact"}, {"type": "human", "content": "Where is the key?"}
+    calls = [{"name": "search", "args": {"q": n}, "id": f"c{n}"} for n in (1, 2)]
+    asks = {"type": "ai", "content": "", "tool_calls": calls, "usage_metadata": {"input_tokens": 8, "output_tokens": 1}}
+    answer = {"type": "ai", "content": "Here"}
+
+    def call(name, second, message, text):
+        fields = {"inputs": {"prompts": [text]}, "outputs": {"generations": [[{"text": "", "message": message}]]}}
+        return run(name, "llm", second, "node", **fields)
+
+    def tool(second, number):
+        fields = {"inputs": {"q": number}, "extra": {"tool_call_id": f"c{number}"}, "child_runs": None}
+        return run("search", "tool", second, "node", outputs={"output": f"hit {number}"}, **fields) | {"id": number}
+
+    children = [call("L1", 2, asks, "System: Be exact\nHuman: Where is the key?"), tool(3, 2), tool(4, 1)]
+    children.append(call("L2", 5, answer, "System: Be exact\nHuman: Where is the key?\nAI: ..."))
+    node = {"id": "node", "name": "agent", "run_type": "chain", "inputs": {}, "dotted_order": "1", "start_time": None}
+    messages = [system, prompt]
+    root = run("T1", "chain", 1, inputs={"messages": messages}, child_runs=[node | {"child_runs": children}])
+    [draft], problems = read(tmp_path, [root], ".json")
+    [first] = draft.runs
+
+    assert not problems
+    assert first.input == "Where is the key?"
+    assert [m.role for m in first.messages] == ["system", "user", "assistant", "tool", "tool", "assistant"]
+    assert [(m.tool_call_id, m.content) for m in first.messages[3:5]] == [("c2", "hit 2"), ("c1", "hit 1")]
+    assert (first.output, first.messages[2].usage.input_tokens) == ("Here", 8)
+
+
 def test_calls_of_other_libraries(tmp_path):
     """A wrapped client logs the chat API's layout; a tool states no call id."""
     calls = [{"id": "k", "type": "function", "function": {"name": "add", "arguments": "{}"}}]

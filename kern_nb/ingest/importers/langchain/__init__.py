@@ -17,6 +17,7 @@ from kern_nb.ingest.importers.langchain.langsmith import (
     Conversation,
     Trace,
     finish_run,
+    flatten,
     group_traces,
     is_run,
     metadata_of,
@@ -59,7 +60,8 @@ class LangChain(Importer):
             try:
                 values = _list_of_runs(item.value) or ([item.value] if is_run(item.value) else [])
                 if values:
-                    runs += [(item.line, require_run(value)) for value in values if is_run(value)]
+                    nested = [run for value in values if is_run(value) for run in flatten(value)]
+                    runs += [(item.line, require_run(run)) for run in nested if is_run(run)]
                 elif fields_of(item.value) is not None:
                     _parse(item.value)
                     single.append(item)
@@ -176,7 +178,7 @@ def _read_runs(source: Source, runs: list[tuple[int, dict[str, Any]]]) -> Iterat
         for trace in traces:
             said = list(conversation.said)
             try:
-                groups.append([_source_message(trace, i, m) for i, m in enumerate(conversation.add(trace))])
+                groups.append(_source_messages(trace, conversation.add(trace)))
                 imported.append(trace)
             except RECORD_ERRORS as error:
                 conversation.said = said
@@ -186,11 +188,17 @@ def _read_runs(source: Source, runs: list[tuple[int, dict[str, Any]]]) -> Iterat
             yield _runs_draft(source, session_id, imported, groups)
 
 
-def _source_message(trace: Trace, index: int, message: Message) -> SourceMessage:
-    calls = [(call.tool_call_id, call.tool_name, call.args) for call in message.tool_calls]
-    usage = message.usage.model_dump() if message.usage else None
-    record = [message.role, message.content, message.tool_call_id, message.is_error, message.model, usage, calls]
-    return SourceMessage(message, record, f"{trace.root['id']}:{index}", message.role == "user" and index == 0)
+def _source_messages(trace: Trace, messages: list[Message]) -> list[SourceMessage]:
+    """The messages of a trace; its prompt is the user's that nothing but instructions precedes."""
+    first = next((i for i, m in enumerate(messages) if m.role not in ("system", "developer")), None)
+    items = []
+    for index, message in enumerate(messages):
+        calls = [(call.tool_call_id, call.tool_name, call.args) for call in message.tool_calls]
+        usage = message.usage.model_dump() if message.usage else None
+        record = [message.role, message.content, message.tool_call_id, message.is_error, message.model, usage, calls]
+        is_prompt = message.role == "user" and index == first
+        items.append(SourceMessage(message, record, f"{trace.root['id']}:{index}", is_prompt))
+    return items
 
 
 def _runs_draft(source: Source, session_id: str, traces: list[Trace], groups: list[list[SourceMessage]]) -> Draft:

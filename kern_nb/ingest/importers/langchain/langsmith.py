@@ -17,7 +17,16 @@ from kern_nb.ingest.importer import MalformedRecord, hash_record
 from kern_nb.ingest.importers.langchain.messages import REMOVE, fields_of, parse_message
 from kern_nb.ingest.parsing.times import parse_time
 from kern_nb.ingest.parsing.usage import parse_usage
-from kern_nb.ingest.parsing.values import first_count, first_text, keep_scalars, to_cost, to_id, to_object, to_text
+from kern_nb.ingest.parsing.values import (
+    first_count,
+    first_text,
+    keep_scalars,
+    to_cost,
+    to_id,
+    to_list,
+    to_object,
+    to_text,
+)
 from kern_nb.records import RESULT_ROLES, Message, Run, Usage, text_of
 
 _CONVERSATION_KEYS = ("thread_id", "session_id", "conversation_id")
@@ -30,6 +39,17 @@ def is_run(value: Any) -> bool:
     if not isinstance(value, dict) or not to_id(value.get("id")) or not isinstance(value.get("run_type"), str):
         return False
     return "inputs" in value and any(key in value for key in ("trace_id", "dotted_order", "parent_run_id"))
+
+
+def flatten(value: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """A run and those nested in it, as `Client.read_run` and the tracers of LangChain have them."""
+    pending: list[tuple[dict[str, Any], dict[str, Any]]] = [(value, {})]
+    while pending:
+        run, parent = pending.pop()
+        inherited = {"trace_id": parent.get("trace_id"), "parent_run_id": parent.get("id")} if parent else {}
+        run = {**run, **{key: value for key, value in inherited.items() if not to_id(run.get(key))}}
+        pending += [(child, run) for child in to_list(run.pop("child_runs", None))[::-1] if isinstance(child, dict)]
+        yield run
 
 
 @dataclass(slots=True)
@@ -126,7 +146,11 @@ class Conversation:
         return added
 
     def _add_model_call(self, run: dict[str, Any]) -> None:
-        self._add_new(messages_in(run.get("inputs")), run.get("start_time"))
+        recent = [said.message for said in self.said[self._trace_start :]]
+        # Tracers that know no chat models record the whole chat as one prompt.
+        is_repeated = "prompts" in to_object(run.get("inputs")) and any(message.role == "user" for message in recent)
+        if not is_repeated:
+            self._add_new(messages_in(run.get("inputs")), run.get("start_time"))
         outputs = messages_in(run.get("outputs"))
         for index, fields in enumerate(outputs):
             message = parse_message(fields, parse_time(run.get("end_time")))
@@ -151,7 +175,8 @@ class Conversation:
                 content=plain_value(run.get("outputs")),
                 created_at=time,
             )
-            message.tool_call_id = self._pending_call(message.tool_name)
+            stated = to_id(to_object(run.get("extra")).get("tool_call_id"))
+            message.tool_call_id = stated or self._pending_call(message.tool_name)
         if error := to_text(run.get("error")):
             message.is_error, message.content = True, error if message.content is None else message.content
         recent = [said.message for said in self.said[self._trace_start :]]
