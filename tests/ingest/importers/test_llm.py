@@ -266,6 +266,25 @@ def test_a_fork_of_a_thread_without_turns(log):
     assert (main.session.created_at, fork.session.created_at) == (1788249600, None)
 
 
+def test_attachments_of_results_are_no_prompt(log):
+    """llm sends what a tool attaches in a user message after the results."""
+    log.insert("attachments", id="i1", type="image/png", content=b"PNG")
+    image = ("attachment", None, {"attachment": {"id": "i1"}})
+    log.message("p", None, "user", ("text", "Draw", None))
+    log.message("a1", "p", "assistant", ("tool_call", None, {"name": "draw", "arguments": {}, "tool_call_id": "c"}))
+    log.message("r", "a1", "tool", ("tool_result", None, {"name": "draw", "output": "ok", "tool_call_id": "c"}))
+    log.message("u", "r", "user", image)
+    log.message("a2", "u", "assistant", ("text", "Seen", None))
+    log.message("p2", "a2", "user", image)
+    log.insert("threads", id="A", tip_message_hash="p2")
+    [draft], _ = log.read()
+
+    assert [[m.role for m in run.messages] for run in draft.runs] == [
+        ["user", "assistant", "tool", "user", "assistant"],
+        ["user"],
+    ]
+
+
 def test_attachments_of_older_results(log):
     script = "CREATE TABLE tool_results_attachments (tool_result_id INTEGER, attachment_id TEXT, 'order' INTEGER)"
     log.connection.executescript(script)
@@ -273,8 +292,12 @@ def test_attachments_of_older_results(log):
     log.insert("tool_results", id=5, response_id="r1", name="draw", output="drawn", tool_call_id="x")
     log.insert("attachments", id="i1", type="image/png", content=b"PNG")
     log.insert("tool_results_attachments", tool_result_id=5, attachment_id="i1", order=0)
+    log.insert("responses", id="r2", prompt="", response="Seen", conversation_id="c1")
+    log.insert("tool_results", id=6, response_id="r2", name="draw", output="drawn", tool_call_id="y")
+    log.insert("prompt_attachments", response_id="r2", attachment_id="i1", order=0)
     [draft], _ = log.read()
 
+    assert [len(run.messages) for run in draft.runs] == [6], "attachments of results are no prompt"
     result = draft.runs[0].messages[0]
     assert result.extra["attachments"] == [{"type": "image", "id": "i1", "mime_type": "image/png", "data": "UE5H"}]
 

@@ -19,7 +19,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from kern_nb.ingest.importer import RECORD_ERRORS, Draft, Importer, Location, error_text, hash_record
-from kern_nb.ingest.importers.llm.parts import Answer, Contents, finish_run
+from kern_nb.ingest.importers.llm.parts import Answer, Contents, finish_run, starts_run
 from kern_nb.ingest.importers.llm.responses import Responses
 from kern_nb.ingest.parsing.parts import simplify
 from kern_nb.ingest.parsing.sqlite_rows import rows
@@ -206,7 +206,9 @@ class _Log:
                 calls = [(call.tool_call_id, call.tool_name, call.args) for call in message.tool_calls]
                 record = [name, index, message.content, calls, *(answer.record if is_answer and answer else ())]
                 key = f"{owner}:{name}:{index}"
-                items.append((SourceMessage(message, record, key), answer if is_answer else None))
+                before = items[-1][0].message if items else None
+                source = SourceMessage(message, record, key, starts_run(message, before))
+                items.append((source, answer if is_answer else None))
         _set_times(items)
         return items
 

@@ -14,7 +14,7 @@ from kern_nb.ingest.importer import MalformedRecord
 from kern_nb.ingest.parsing.sqlite_rows import rows
 from kern_nb.ingest.parsing.times import parse_time
 from kern_nb.ingest.parsing.values import drop_null, first_count, load_json, to_duration, to_list, to_object, to_text
-from kern_nb.records import Message, Run, Usage
+from kern_nb.records import Message, Run, Usage, text_of
 
 _MAX_INLINE_BYTES = 2_000_000
 _MEDIA = ("image", "audio", "video")
@@ -63,6 +63,12 @@ def finish_run(run: Run, answers: list[Answer]) -> list[Any]:
         run.finished_at = times[-1][0] + timedelta(seconds=times[-1][1])
         run.duration_s = max(0.0, (run.finished_at - run.created_at).total_seconds())
     return [duration for _, duration in times]
+
+
+def starts_run(message: Message, before: Message | None) -> bool | None:
+    """False for the attachments of tool results, which llm sends to the model in a user message after these."""
+    is_passed_on = message.role == "user" and before is not None and before.role == "tool"
+    return False if is_passed_on and text_of(message.content) is None else None
 
 
 def _parse_usage(row: Mapping[str, Any]) -> Usage | None:

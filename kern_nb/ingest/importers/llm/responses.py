@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
-from kern_nb.ingest.importers.llm.parts import Answer, Contents, require_text
+from kern_nb.ingest.importers.llm.parts import Answer, Contents, require_text, starts_run
 from kern_nb.ingest.parsing.parts import simplify
 from kern_nb.ingest.parsing.sqlite_rows import rows
 from kern_nb.ingest.parsing.values import load_json, to_args, to_id, to_text
@@ -73,7 +73,8 @@ class Responses:
             item.created_at = answer.start
             values = [item.role, item.content, item.tool_call_id, [(c.tool_name, c.args) for c in item.tool_calls]]
             record = [*values, *(answer.record if item is message else ())]
-            source = SourceMessage(item, record, f"{response_id}:{name}")
+            before = items[-1][0].message if items else None
+            source = SourceMessage(item, record, f"{response_id}:{name}", starts_run(item, before))
             items.append((source, answer if item is message else None))
         return items
 
