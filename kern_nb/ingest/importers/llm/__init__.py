@@ -305,9 +305,7 @@ def _read_conversations(source: Source, responses: Responses, log: _Log | None) 
             yield _draft(source, conversation_id, responses.titles.get(conversation_id), items)
 
 
-def _draft(
-    source: Source, session_id: str, title: str | None, items: _Items, started: datetime | None = None
-) -> Draft:
+def _draft(source: Source, session_id: str, title: str | None, items: _Items, started: datetime | None = None) -> Draft:
     runs, hashes, keys = split_runs(session_id, [message for message, _ in items])
     first = 0
     for index, run in enumerate(runs):
