@@ -203,7 +203,25 @@ def test_the_same_id_of_two_users(tmp_path):
     path = database(tmp_path / "s.db", turn())
     database(path, turn()[:1], user="u2")
 
-    assert [draft.session_id for draft in read(path)[0]] == ["desk/u1/s1", "desk/u2/s1"]
+    assert [draft.session_id for draft in read(path)[0]] == ["s1", "desk/u2/s1"]
+
+
+def test_a_later_session_with_the_same_id(tmp_path):
+    """The session that was imported before the other one came keeps its id."""
+    path, store = database(tmp_path / "s.db", turn()), SqliteDb(tmp_path / "store.db")
+    store.ingest(path)
+    database(path, [event("e11", "i1", "user", {"text": "Hello"})], user="u2")
+
+    assert store.ingest(path).sessions == 1
+    assert sorted(session.session_id for session in store.list_sessions()) == ["desk/u2/s1", "s1"]
+
+
+def test_an_event_that_is_recorded_twice(tmp_path):
+    events = turn()
+    [draft], problems = read(write(tmp_path / "s.json", export([*events[:3], *events[1:]])))
+
+    assert not problems
+    assert [m.role for m in draft.runs[0].messages] == ["user", "assistant", "tool", "assistant"]
 
 
 def test_other_layouts_are_not_recognized(tmp_path):

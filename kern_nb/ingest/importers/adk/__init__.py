@@ -10,7 +10,6 @@ state that sessions share. `events` has the events.
 from __future__ import annotations
 
 import sqlite3
-from collections import Counter
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -82,8 +81,8 @@ class _Record(NamedTuple):
 
 
 def _is_session(value: Any) -> bool:
-    names = ("app_name", "user_id", "id")
-    return isinstance(get(value, "events"), list) and all(to_id(get(value, name)) for name in names)
+    has_owner = all(get(value, name) == "" or to_id(get(value, name)) for name in ("app_name", "user_id"))
+    return isinstance(get(value, "events"), list) and has_owner and to_id(get(value, "id")) is not None
 
 
 def _sessions_in(value: Any) -> list[Any]:
@@ -104,11 +103,13 @@ def _from_json(value: Any) -> _Record:
 def _read_database(source: Source) -> Iterator[Draft | Problem]:
     with source.open_sqlite() as connection:
         sessions = list(rows(connection, "sessions", "ORDER BY rowid"))
-        counts = Counter(to_id(row.get("id")) for row in sessions)
+        taken: set[str] = set()
         shared = _shared_states(source, connection)
         for row in sessions:
             app_name, user_id, own_id = (str(row.get(name) or "") for name in ("app_name", "user_id", "id"))
-            session_id = own_id if counts[own_id] == 1 else f"{app_name}/{user_id}/{own_id}"
+            # The first session with an id keeps it: it has it already if the others come after an import.
+            session_id = f"{app_name}/{user_id}/{own_id}" if own_id in taken else own_id
+            taken.add(own_id)
             state = {**shared.get((app_name, None), {}), **shared.get((app_name, user_id), {})}
             state |= to_object(load_json(row.get("state")))
             rest = "WHERE app_name = ? AND user_id = ? AND session_id = ? ORDER BY timestamp, rowid"
@@ -155,9 +156,14 @@ def _event_of(row: dict[str, Any]) -> Any:
 
 def _read_session(source: Source, line: int | None, record: _Record) -> Iterator[Draft | Problem]:
     events: list[Event] = []
+    seen: set[str] = set()
     for index, value in enumerate(record.events):
         try:
-            events.append(parse_event(value))
+            event = parse_event(value)
+            mark = hash_record(event.record)
+            if mark not in seen or to_id(event.record.get("id")) is None:
+                events.append(event)
+            seen.add(mark)
         except RECORD_ERRORS as error:
             reason = f"Event {index} of session {record.session_id!r} is not imported: {error_text(error)}."
             yield Problem(source.name, line, reason)
