@@ -7,7 +7,7 @@ import json
 import pytest
 
 from kern_nb.db import SqliteDb
-from kern_nb.ingest.importer import Draft
+from kern_nb.ingest.importer import Draft, Membership
 from kern_nb.ingest.importers.langchain import LangChain
 from kern_nb.ingest.registry import detect_importer
 from kern_nb.ingest.source import Source
@@ -187,6 +187,50 @@ def test_nested_runs_and_flattened_prompts(tmp_path):
     assert [m.role for m in first.messages] == ["system", "user", "assistant", "tool", "tool", "assistant"]
     assert [(m.tool_call_id, m.content) for m in first.messages[3:5]] == [("c2", "hit 2"), ("c1", "hit 1")]
     assert (first.output, first.messages[2].usage.input_tokens) == ("Here", 8)
+
+
+def test_a_tool_that_calls_models_is_a_nested_agent(tmp_path):
+    """Two levels deep: each agent's messages are its own, and its call is the one that the tool answers."""
+    thread = {"metadata": {"thread_id": "thread-1"}}
+
+    def asks(name):
+        return {"type": "ai", "content": "", "tool_calls": [{"name": name, "args": {}, "id": f"c-{name}"}]}
+
+    def result(name, text):
+        return constructor({"type": "tool", "content": text, "tool_call_id": f"c-{name}", "name": name})
+
+    def says(text, kind="human"):
+        return {"type": kind, "content": text}
+
+    top, middle = {"inputs": {"messages": [says("Top")]}}, {"inputs": {"messages": [says("Middle")]}}
+    rows = [
+        run("T1", "chain", 1, extra=thread, **top),
+        model_call("L1", 2, "T1", [says("Top")], asks("ask")),
+        run("ask", "tool", 3, "T1", outputs={"output": result("ask", "middle said")}),
+        run("agent", "chain", 4, "ask", extra=thread, **middle),
+        model_call("L2", 5, "agent", [says("Middle")], asks("look")),
+        run("look", "tool", 6, "agent", outputs={"output": "found"}, extra={"tool_call_id": "c-look"}),
+        model_call("L3", 7, "look", [says("Deep one")], says("deep 1", "ai")),
+        model_call("L4", 8, "look", [says("Deep two")], says("deep 2", "ai")),
+        run("plain", "tool", 9, "agent", outputs={"output": "4"}),
+        model_call("L5", 10, "agent", [says("Middle")], says("middle said", "ai")),
+        model_call("L6", 11, "T1", [says("Top")], says("top said", "ai")),
+    ]
+    drafts, problems = read(tmp_path, rows, ".jsonl")
+
+    assert not problems
+    assert [(draft.session_id, draft.membership) for draft in drafts] == [
+        ("thread-1", None),
+        ("thread-1/ask", Membership("thread-1", "c-ask")),
+        ("thread-1/look", Membership("thread-1/ask", "c-look")),
+    ]
+    contents = [[m.content for m in draft.runs[0].messages] for draft in drafts]
+    assert contents[0] == ["Top", "", "middle said", "top said"]
+    assert contents[1] == ["Middle", "", "found", "4", "middle said"]
+    assert contents[2] == ["Deep one", "deep 1", "Deep two", "deep 2"]
+    store = SqliteDb(tmp_path / "s.db")
+    report = store.ingest(tmp_path / "history.jsonl")
+    assert (report.sessions, report.runs, report.errors) == (1, 3, [])
 
 
 def test_calls_of_other_libraries(tmp_path):

@@ -4,7 +4,8 @@ Messages: a list (`messages_to_dict`, `FileChatMessageHistory`, `dumps`), an obj
 ``values`` of a LangGraph thread, or one message per line. A conversation is a session, split into runs by its prompts.
 The layouts have no times. Constructors are read as the values that they hold; nothing is constructed.
 
-Runs: one per line, or a list; see `langsmith`.
+Runs: one per line, or a list, also with the runs below them; see `langsmith`. A tool that calls models is a nested
+agent: its runs are members of the run that called it.
 """
 
 from __future__ import annotations
@@ -12,19 +13,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from kern_nb.ingest.importer import RECORD_ERRORS, Draft, Importer, MalformedRecord, error_text, hash_record
-from kern_nb.ingest.importers.langchain.langsmith import (
-    Conversation,
+from kern_nb.ingest.importer import RECORD_ERRORS, Draft, Importer, MalformedRecord, Membership, error_text, hash_record
+from kern_nb.ingest.importers.langchain.langsmith import Conversation, finish_run, scores_of, tool_call_of
+from kern_nb.ingest.importers.langchain.messages import REMOVE, fields_of, parse_message, provider_of
+from kern_nb.ingest.importers.langchain.traces import (
     Trace,
-    finish_run,
     flatten,
     group_traces,
     is_run,
     metadata_of,
     require_run,
-    scores_of,
 )
-from kern_nb.ingest.importers.langchain.messages import REMOVE, fields_of, parse_message, provider_of
 from kern_nb.ingest.parsing.times import to_unix_seconds
 from kern_nb.ingest.parsing.values import drop_null, keep_scalars, to_id, to_list, to_object, to_text
 from kern_nb.ingest.report import Problem
@@ -172,20 +171,33 @@ def _read_runs(source: Source, runs: list[tuple[int, dict[str, Any]]]) -> Iterat
     for trace in group_traces(runs):
         conversations.setdefault(trace.conversation_id, []).append(trace)
     for session_id, traces in conversations.items():
-        conversation = Conversation()
-        groups: list[list[SourceMessage]] = []
-        imported: list[Trace] = []
-        for trace in traces:
-            said = list(conversation.said)
-            try:
-                groups.append(_source_messages(trace, conversation.add(trace)))
-                imported.append(trace)
-            except RECORD_ERRORS as error:
-                conversation.said = said
-                reason = f"Trace {trace.root['id']!r} is not imported: {error_text(error)}."
-                yield Problem(source.name, trace.line, reason)
-        if imported:
-            yield _runs_draft(source, session_id, imported, groups)
+        yield from _read_traces(source, session_id, traces, None)
+        for agent in (agent for trace in traces for agent in trace.nested):
+            tool = agent.tool or agent.root
+            parent_id = f"{session_id}/{agent.parent_id}" if agent.parent_id else session_id
+            membership = Membership(parent_id, tool_call_of(tool))
+            yield from _read_traces(source, f"{session_id}/{to_id(tool['id'])}", [agent], membership)
+
+
+def _read_traces(
+    source: Source, session_id: str, traces: list[Trace], membership: Membership | None
+) -> Iterator[Draft | Problem]:
+    conversation = Conversation()
+    groups: list[list[SourceMessage]] = []
+    imported: list[Trace] = []
+    for trace in traces:
+        said = list(conversation.said)
+        try:
+            groups.append(_source_messages(trace, conversation.add(trace)))
+            imported.append(trace)
+        except RECORD_ERRORS as error:
+            conversation.said = said
+            reason = f"Trace {trace.root['id']!r} is not imported: {error_text(error)}."
+            yield Problem(source.name, trace.line, reason)
+    if imported:
+        draft = _runs_draft(source, session_id, imported, groups)
+        draft.membership = membership
+        yield draft
 
 
 def _source_messages(trace: Trace, messages: list[Message]) -> list[SourceMessage]:
