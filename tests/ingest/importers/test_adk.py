@@ -216,6 +216,19 @@ def test_a_later_session_with_the_same_id(tmp_path):
     assert sorted(session.session_id for session in store.list_sessions()) == ["desk/u2/s1", "s1"]
 
 
+def test_events_without_their_session(tmp_path):
+    """A session whose row is missing is that of its events."""
+    path = database(tmp_path / "s.db", turn(), session_id="7")
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE sessions SET id = '8'")
+    connection.close()
+    database(path, turn()[:1], session_id="9")
+    drafts, problems = read(path)
+
+    assert not problems
+    assert [(d.session_id, len(d.runs)) for d in drafts] == [("8", 0), ("9", 1), ("7", 1)]
+
+
 def test_an_event_that_is_recorded_twice(tmp_path):
     events = turn()
     [draft], problems = read(write(tmp_path / "s.json", export([*events[:3], *events[1:]])))

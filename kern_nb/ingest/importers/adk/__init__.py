@@ -103,19 +103,22 @@ def _from_json(value: Any) -> _Record:
 def _read_database(source: Source) -> Iterator[Draft | Problem]:
     with source.open_sqlite() as connection:
         sessions = list(rows(connection, "sessions", "ORDER BY rowid"))
+        query = "SELECT app_name, user_id, session_id FROM events EXCEPT SELECT app_name, user_id, id FROM sessions"
+        names = ("app_name", "user_id", "id")
+        sessions += [dict(zip(names, row, strict=True)) for row in connection.execute(query)]  # without a row
         taken: set[str] = set()
         shared = _shared_states(source, connection)
         for row in sessions:
-            app_name, user_id, own_id = (str(row.get(name) or "") for name in ("app_name", "user_id", "id"))
+            app_name, user_id, own_id = (str(row.get(name) or "") for name in names)
             # The first session with an id keeps it: it has it already if the others come after an import.
             session_id = f"{app_name}/{user_id}/{own_id}" if own_id in taken else own_id
             taken.add(own_id)
             state = {**shared.get((app_name, None), {}), **shared.get((app_name, user_id), {})}
             state |= to_object(load_json(row.get("state")))
-            rest = "WHERE app_name = ? AND user_id = ? AND session_id = ? ORDER BY timestamp, rowid"
+            rest = "WHERE app_name IS ? AND user_id IS ? AND session_id IS ? ORDER BY timestamp, rowid"
             events: list[Any] = []
             pickles = 0
-            for event in rows(connection, "events", rest, [app_name, user_id, own_id]):
+            for event in rows(connection, "events", rest, [row.get(name) for name in names]):
                 pickles += isinstance(event.get("actions"), bytes)
                 events.append(_event_of(event))
             metadata = {"pickled_actions": pickles, "time_zone": "unknown"} if pickles else {}
