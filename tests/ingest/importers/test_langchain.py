@@ -233,6 +233,25 @@ def test_a_tool_that_calls_models_is_a_nested_agent(tmp_path):
     assert (report.sessions, report.runs, report.errors) == (1, 3, [])
 
 
+def test_a_failed_tool_has_what_the_model_saw(tmp_path):
+    """The run of the tool has the traceback, the next model call the message; also of a result that was not logged."""
+    prompt = {"type": "human", "content": "Look"}
+    calls = [{"name": "look", "args": {}, "id": f"c{n}"} for n in (1, 2)]
+    asks = {"type": "ai", "content": "", "tool_calls": calls}
+    results = [{"type": "tool", "content": f"Text {n}", "tool_call_id": f"c{n}", "id": f"r{n}"} for n in (1, 2)]
+    rows = [
+        run("T1", "chain", 1, inputs={"messages": [prompt]}),
+        model_call("L1", 2, "T1", [prompt], asks),
+        run("look", "tool", 3, "T1", error="Traceback ...", extra={"tool_call_id": "c1"}) | {"id": "A"},
+        run("look", "tool", 4, "T1", outputs=None, extra={"tool_call_id": "c2"}) | {"id": "B"},
+        model_call("L2", 5, "T1", [prompt, asks, *results], {"type": "ai", "content": "Seen"}),
+    ]
+    [draft], _ = read(tmp_path, rows, ".jsonl")
+
+    results = draft.runs[0].messages[2:4]
+    assert [(m.content, m.is_error, m.message_id) for m in results] == [("Text 1", True, "r1"), ("Text 2", None, "r2")]
+
+
 def test_calls_of_other_libraries(tmp_path):
     """A wrapped client logs the chat API's layout; a tool states no call id."""
     calls = [{"id": "k", "type": "function", "function": {"name": "add", "arguments": "{}"}}]

@@ -131,6 +131,8 @@ class Conversation:
             )
             if not is_repeated:
                 self._append(message)
+            elif index is not None and index >= self._trace_start:
+                self._complete(index, message)
 
     def _find(self, message: Message, start: int) -> int | None:
         """The index of an equal message from ``start`` on, or of one of this trace with the same id."""
@@ -142,6 +144,14 @@ class Conversation:
             if _identities(self.said[index].message) & _identities(message):
                 return index
         return None
+
+    def _complete(self, index: int, message: Message) -> None:
+        """Set what the model saw of a result that is known from the run of its tool only."""
+        result = self.said[index].message
+        if result.role in RESULT_ROLES and result.message_id is None and message.content is not None:
+            result.content, result.message_id = message.content, message.message_id
+            result.is_error = message.is_error if result.is_error is None else result.is_error
+            self.said[index] = _Said(result, _signature(result))
 
     def _append(self, message: Message) -> None:
         self.said.append(_Said(message, _signature(message)))

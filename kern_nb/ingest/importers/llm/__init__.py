@@ -91,6 +91,7 @@ class _Log:
         writers: The threads whose turns wrote a message, oldest first.
         turns: The turn that wrote a message of the model, by thread and hash.
         counted: The last of these messages of each turn, which has its usage; its prompt if the model said nothing.
+        silent: The prompts of turns in which the model said nothing.
         used: The older responses whose messages a thread repeats.
         problems: The messages that are malformed.
     """
@@ -105,6 +106,7 @@ class _Log:
         self.threads = {str(row.get("id")): row for row in rows(connection, "threads", "ORDER BY rowid")}
         self.turns: dict[tuple[str, str], Answer] = {}
         self.counted: set[tuple[str, str]] = set()
+        self.silent: set[tuple[str, str]] = set()
         self.turn_ids: set[str] = set()
         self.tips: dict[str, list[str]] = {
             name: [tip] for name, row in self.threads.items() if (tip := to_id(row.get("tip_message_hash")))
@@ -128,10 +130,13 @@ class _Log:
         parent = to_id(row.get("parent_message_hash"))
         chain = self.chain(tip)
         start = chain.index(parent) + 1 if parent in chain else 0
-        said = [name for name in chain[start if parent in chain else -1 :] if self.role(name) == "assistant"]
-        for name in said or [tip]:
+        own = chain[start if parent in chain else -1 :]
+        said = [name for name in own if self.role(name) == "assistant"] or [tip]
+        for name in said:
             self.turns.setdefault((thread_id, name), Answer(row))
-        self.counted.add((thread_id, (said or [tip])[-1]))
+        self.counted.add((thread_id, said[-1]))
+        if not own:
+            self.silent.add((thread_id, tip))
         # The turn's own input is what follows the answer before it.
         while start and self.role(chain[start - 1]) in ("user", "tool"):
             start -= 1
@@ -194,11 +199,12 @@ class _Log:
             except RECORD_ERRORS as error:
                 self.problems.add(f"Message {name!r} is not imported: {error_text(error)}.")
                 continue
-            has_usage = bool({(owner, name), (line.thread_id, name)} & self.counted)
+            places = {(owner, name), (line.thread_id, name)}
+            has_usage = bool(places & self.counted)
             if answer is None and self.role(name) == "assistant":
                 answer, has_usage = self._older_answer(messages[0], older), True
-            elif answer is not None and self.role(name) != "assistant":
-                messages.append(Message(role="assistant"))  # the model said nothing
+            elif places & self.silent:
+                messages.append(Message(role="assistant"))
             for index, message in enumerate(messages):
                 is_answer = answer is not None and message.role == "assistant"
                 if is_answer and answer:
