@@ -238,7 +238,9 @@ def test_an_event_that_is_recorded_twice(tmp_path):
 
 
 def test_other_layouts_are_not_recognized(tmp_path):
-    for value in ({"id": "x", "events": []}, {"appName": "a", "userId": "u", "id": "x"}, [1], {"sessions": [2]}):
+    foreign = {"id": "x", "app_name": "a", "user_id": "", "events": [{"name": "click"}]}
+    values = ({"id": "x", "events": []}, {"appName": "a", "userId": "u", "id": "x"}, [1], {"sessions": [2]}, foreign)
+    for value in values:
         assert not Adk().recognizes(Source(write(tmp_path / "x.json", value), "x.json"))
 
 

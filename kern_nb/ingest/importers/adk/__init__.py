@@ -45,7 +45,8 @@ class Adk(Importer):
             tables = source.tables
             has_sessions = tables.get("sessions", frozenset()) >= _SESSION_COLUMNS
             return has_sessions and tables.get("events", frozenset()) >= _EVENT_COLUMNS
-        return any(_is_session(session) for value in source.head for session in _sessions_in(value))
+        sessions = (session for value in source.head for session in _sessions_in(value))
+        return any(_is_session(session) and _has_events(session) for session in sessions)
 
     def read(self, source: Source) -> Iterator[Draft | Problem]:
         """Yield the drafts of a session, its current line first."""
@@ -81,8 +82,14 @@ class _Record(NamedTuple):
 
 
 def _is_session(value: Any) -> bool:
-    has_owner = all(get(value, name) == "" or to_id(get(value, name)) for name in ("app_name", "user_id"))
-    return isinstance(get(value, "events"), list) and has_owner and to_id(get(value, "id")) is not None
+    has_owner = to_id(get(value, "app_name")) and get(value, "user_id") is not None
+    return bool(isinstance(get(value, "events"), list) and has_owner and to_id(get(value, "id")))
+
+
+def _has_events(session: Any) -> bool:
+    """Whether a session has no events yet, or some that have an author or an invocation."""
+    events = to_list(get(session, "events"))
+    return not events or any(to_id(get(e, "author")) or to_id(get(e, "invocation_id")) for e in events)
 
 
 def _sessions_in(value: Any) -> list[Any]:
