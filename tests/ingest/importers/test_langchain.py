@@ -233,6 +233,14 @@ def test_a_tool_that_calls_models_is_a_nested_agent(tmp_path):
     assert (report.sessions, report.runs, report.errors) == (1, 3, [])
 
 
+def test_one_bad_run_in_a_list_and_the_times_of_a_thread(tmp_path):
+    drafts, problems = read(tmp_path, [*traces()[:4], traces()[6], run("X", "chain", 30, trace="X", inputs=7)])
+    assert (len(drafts), len(problems)) == (2, 1)
+    times = {"created_at": "2026-05-01T00:00:00Z", "updated_at": "2026-05-01T00:01:00Z"}
+    [thread], _ = read(tmp_path, {"thread_id": "t", "values": {"messages": MESSAGES}, **times})
+    assert (thread.session.created_at, thread.session.updated_at) == (1_777_593_600, 1_777_593_660)
+
+
 def test_a_failed_tool_has_what_the_model_saw(tmp_path):
     """The run of the tool has the traceback, the next model call the message; also of a result that was not logged."""
     prompt = {"type": "human", "content": "Look"}

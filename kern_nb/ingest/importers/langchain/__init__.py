@@ -24,7 +24,7 @@ from kern_nb.ingest.importers.langchain.traces import (
     metadata_of,
     require_run,
 )
-from kern_nb.ingest.parsing.times import to_unix_seconds
+from kern_nb.ingest.parsing.times import parse_time, to_unix_seconds
 from kern_nb.ingest.parsing.values import drop_null, keep_scalars, to_id, to_list, to_object, to_text
 from kern_nb.ingest.report import Problem
 from kern_nb.ingest.run_splitter import SourceMessage, build_runs, split_runs
@@ -59,8 +59,11 @@ class LangChain(Importer):
             try:
                 values = _list_of_runs(item.value) or ([item.value] if is_run(item.value) else [])
                 if values:
-                    nested = [run for value in values if is_run(value) for run in flatten(value)]
-                    runs += [(item.line, require_run(run)) for run in nested if is_run(run)]
+                    for run in (run for value in values if is_run(value) for run in flatten(value)):
+                        try:
+                            runs += [(item.line, require_run(run))] if is_run(run) else []
+                        except RECORD_ERRORS as error:
+                            yield Problem(source.name, item.line, f"The run is not imported: {error_text(error)}.")
                 elif fields_of(item.value) is not None:
                     _parse(item.value)
                     single.append(item)
@@ -148,10 +151,16 @@ def _drafts(source: Source, line: int, position: int, record: dict[str, Any]) ->
     runs, hashes, keys = split_runs(session_id, messages)
     for run in runs:
         run.model_provider = next((p for m in reversed(run.messages) if (p := provider_of(m))), None)
+    is_thread = "updated_at" in fields  # else it is a state, and its time that of a checkpoint
+    times = [
+        to_unix_seconds(parse_time(fields.get(key))) if is_thread else None for key in ("created_at", "updated_at")
+    ]
     session = Session(
         session_id=session_id,
         agent_id=NAME,
         metadata={"file": source.name, "line": line, **keep_scalars(fields), **keep_scalars(config)},
+        created_at=times[0],
+        updated_at=times[1],
     )
     yield Draft(
         file=source.name,
