@@ -241,6 +241,15 @@ def test_one_bad_run_in_a_list_and_the_times_of_a_thread(tmp_path):
     assert (thread.session.created_at, thread.session.updated_at) == (1_777_593_600, 1_777_593_660)
 
 
+def test_a_bad_message_does_not_lose_its_trace(tmp_path):
+    rows = traces()[:4]
+    rows[1] = rows[1] | {"inputs": {"messages": [{"type": "human", "content": "Hi", "tool_calls": [5]}]}}
+    [draft], [problem] = read(tmp_path, rows, ".jsonl")
+
+    assert "Run 'L1' is not imported in full: a tool call must be an object" in problem
+    assert [m.content for m in draft.runs[0].messages] == ["Where is the key?", "", "locked", "It is locked."]
+
+
 def test_a_failed_tool_has_what_the_model_saw(tmp_path):
     """The run of the tool has the traceback, the next model call the message; also of a result that was not logged."""
     prompt = {"type": "human", "content": "Look"}

@@ -203,6 +203,8 @@ def _read_traces(
             conversation.said = said
             reason = f"Trace {trace.root['id']!r} is not imported: {error_text(error)}."
             yield Problem(source.name, trace.line, reason)
+        yield from (Problem(source.name, trace.line, reason) for reason in conversation.problems)
+        conversation.problems.clear()
     if imported:
         draft = _runs_draft(source, session_id, imported, groups)
         draft.membership = membership

@@ -7,12 +7,13 @@ is recognized by its id or call id, else by its text and place, and not repeated
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from kern_nb.ingest.importer import hash_record
+from kern_nb.ingest.importer import RECORD_ERRORS, error_text, hash_record
 from kern_nb.ingest.importers.langchain.messages import REMOVE, fields_of, parse_message
 from kern_nb.ingest.importers.langchain.traces import MODEL_TYPES, Trace, metadata_of
 from kern_nb.ingest.parsing.times import parse_time
@@ -40,24 +41,32 @@ class _Said:
 
 
 class Conversation:
-    """Collects the messages of a session over its traces."""
+    """Collects the messages of a session over its traces.
+
+    Attributes:
+        problems: Why runs are not imported in full.
+    """
 
     def __init__(self) -> None:
         self.said: list[_Said] = []
+        self.problems: list[str] = []
         self._trace_start = 0
 
     def add(self, trace: Trace) -> list[Message]:
         """The messages that a trace adds."""
         self._trace_start = len(self.said)
         root = trace.root
-        self._add_new(messages_in(root.get("inputs")), root.get("start_time"))
+        with self._reporting(root):
+            self._add_new(messages_in(root.get("inputs")), root.get("start_time"))
         model_calls = {to_id(run.get("id")) for run in trace.runs if run.get("run_type") in MODEL_TYPES}
         for run in trace.runs:
-            if run.get("run_type") in MODEL_TYPES and to_id(run.get("parent_run_id")) not in model_calls:
-                self._add_model_call(run)
-            elif run.get("run_type") == "tool" and run is not root:
-                self._add_tool_call(run)
-        self._add_new(messages_in(root.get("outputs")), root.get("end_time"))
+            with self._reporting(run):
+                if run.get("run_type") in MODEL_TYPES and to_id(run.get("parent_run_id")) not in model_calls:
+                    self._add_model_call(run)
+                elif run.get("run_type") == "tool" and run is not root:
+                    self._add_tool_call(run)
+        with self._reporting(root):
+            self._add_new(messages_in(root.get("outputs")), root.get("end_time"))
         added = [said.message for said in self.said[self._trace_start :]]
         if not any(message.role != "system" for message in added):
             added += self._add_values(root)
@@ -65,12 +74,20 @@ class Conversation:
             self._add_prompt(root, added)
         return added
 
+    @contextlib.contextmanager
+    def _reporting(self, run: dict[str, Any]) -> Iterator[None]:
+        try:
+            yield
+        except RECORD_ERRORS as error:
+            self.problems.append(f"Run {run['id']!r} is not imported in full: {error_text(error)}.")
+
     def _add_model_call(self, run: dict[str, Any]) -> None:
         recent = [said.message for said in self.said[self._trace_start :]]
         # Tracers that know no chat models record the whole chat as one prompt.
         is_repeated = "prompts" in to_object(run.get("inputs")) and any(message.role == "user" for message in recent)
         if not is_repeated:
-            self._add_new(messages_in(run.get("inputs")), run.get("start_time"))
+            with self._reporting(run):
+                self._add_new(messages_in(run.get("inputs")), run.get("start_time"))
         outputs = messages_in(run.get("outputs"))
         for index, fields in enumerate(outputs):
             message = parse_message(fields, parse_time(run.get("end_time")))
