@@ -203,11 +203,44 @@ def test_the_same_id_of_two_users(tmp_path):
     path = database(tmp_path / "s.db", turn())
     database(path, turn()[:1], user="u2")
 
-    assert [draft.session_id for draft in read(path)[0]] == ["desk/u1/s1", "desk/u2/s1"]
+    assert [draft.session_id for draft in read(path)[0]] == ["s1", "desk/u2/s1"]
+
+
+def test_a_later_session_with_the_same_id(tmp_path):
+    """The session that was imported before the other one came keeps its id."""
+    path, store = database(tmp_path / "s.db", turn()), SqliteDb(tmp_path / "store.db")
+    store.ingest(path)
+    database(path, [event("e11", "i1", "user", {"text": "Hello"})], user="u2")
+
+    assert store.ingest(path).sessions == 1
+    assert sorted(session.session_id for session in store.list_sessions()) == ["desk/u2/s1", "s1"]
+
+
+def test_events_without_their_session(tmp_path):
+    """A session whose row is missing is that of its events."""
+    path = database(tmp_path / "s.db", turn(), session_id="7")
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE sessions SET id = '8'")
+    connection.close()
+    database(path, turn()[:1], session_id="9")
+    drafts, problems = read(path)
+
+    assert not problems
+    assert [(d.session_id, len(d.runs)) for d in drafts] == [("8", 0), ("9", 1), ("7", 1)]
+
+
+def test_an_event_that_is_recorded_twice(tmp_path):
+    events = turn()
+    [draft], problems = read(write(tmp_path / "s.json", export([*events[:3], *events[1:]])))
+
+    assert not problems
+    assert [m.role for m in draft.runs[0].messages] == ["user", "assistant", "tool", "assistant"]
 
 
 def test_other_layouts_are_not_recognized(tmp_path):
-    for value in ({"id": "x", "events": []}, {"appName": "a", "userId": "u", "id": "x"}, [1], {"sessions": [2]}):
+    foreign = {"id": "x", "app_name": "a", "user_id": "", "events": [{"name": "click"}]}
+    values = ({"id": "x", "events": []}, {"appName": "a", "userId": "u", "id": "x"}, [1], {"sessions": [2]}, foreign)
+    for value in values:
         assert not Adk().recognizes(Source(write(tmp_path / "x.json", value), "x.json"))
 
 

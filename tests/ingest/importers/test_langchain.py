@@ -7,7 +7,7 @@ import json
 import pytest
 
 from kern_nb.db import SqliteDb
-from kern_nb.ingest.importer import Draft
+from kern_nb.ingest.importer import Draft, Membership
 from kern_nb.ingest.importers.langchain import LangChain
 from kern_nb.ingest.registry import detect_importer
 from kern_nb.ingest.source import Source
@@ -157,6 +157,116 @@ def test_runs_of_a_thread_are_a_session(tmp_path):
     assert thread.scores == {"stars": 0.5}
     assert (alone.session_id, alone.runs[0].status, alone.runs[0].error) == ("T3", "ERROR", "boom")
     assert [m.content for m in alone.runs[0].messages] == ["Alone?", "Yes"]
+
+
+def test_nested_runs_and_flattened_prompts(tmp_path):
+    """Runs with their ``child_runs``; a tracer that records a chat as one text, which repeats the messages."""
+    system, prompt = {"type": "system", "content": "Be exact"}, {"type": "human", "content": "Where is the key?"}
+    calls = [{"name": "search", "args": {"q": n}, "id": f"c{n}"} for n in (1, 2)]
+    asks = {"type": "ai", "content": "", "tool_calls": calls, "usage_metadata": {"input_tokens": 8, "output_tokens": 1}}
+    answer = {"type": "ai", "content": "Here"}
+
+    def call(name, second, message, text):
+        fields = {"inputs": {"prompts": [text]}, "outputs": {"generations": [[{"text": "", "message": message}]]}}
+        return run(name, "llm", second, "node", **fields)
+
+    def tool(second, number):
+        fields = {"inputs": {"q": number}, "extra": {"tool_call_id": f"c{number}"}, "child_runs": None}
+        return run("search", "tool", second, "node", outputs={"output": f"hit {number}"}, **fields) | {"id": number}
+
+    children = [call("L1", 2, asks, "System: Be exact\nHuman: Where is the key?"), tool(3, 2), tool(4, 1)]
+    children.append(call("L2", 5, answer, "System: Be exact\nHuman: Where is the key?\nAI: ..."))
+    node = {"id": "node", "name": "agent", "run_type": "chain", "inputs": {}, "dotted_order": "1", "start_time": None}
+    messages = [system, prompt]
+    root = run("T1", "chain", 1, inputs={"messages": messages}, child_runs=[node | {"child_runs": children}])
+    [draft], problems = read(tmp_path, [root], ".json")
+    [first] = draft.runs
+
+    assert not problems
+    assert first.input == "Where is the key?"
+    assert [m.role for m in first.messages] == ["system", "user", "assistant", "tool", "tool", "assistant"]
+    assert [(m.tool_call_id, m.content) for m in first.messages[3:5]] == [("c2", "hit 2"), ("c1", "hit 1")]
+    assert (first.output, first.messages[2].usage.input_tokens) == ("Here", 8)
+
+
+def test_a_tool_that_calls_models_is_a_nested_agent(tmp_path):
+    """Two levels deep: each agent's messages are its own, and its call is the one that the tool answers."""
+    thread = {"metadata": {"thread_id": "thread-1"}}
+
+    def asks(name):
+        return {"type": "ai", "content": "", "tool_calls": [{"name": name, "args": {}, "id": f"c-{name}"}]}
+
+    def result(name, text):
+        return constructor({"type": "tool", "content": text, "tool_call_id": f"c-{name}", "name": name})
+
+    def says(text, kind="human"):
+        return {"type": kind, "content": text}
+
+    top, middle = {"inputs": {"messages": [says("Top")]}}, {"inputs": {"messages": [says("Middle")]}}
+    rows = [
+        run("T1", "chain", 1, extra=thread, **top),
+        model_call("L1", 2, "T1", [says("Top")], asks("ask")),
+        run("ask", "tool", 3, "T1", outputs={"output": result("ask", "middle said")}),
+        run("agent", "chain", 4, "ask", extra=thread, **middle),
+        model_call("L2", 5, "agent", [says("Middle")], asks("look")),
+        run("look", "tool", 6, "agent", outputs={"output": "found"}, extra={"tool_call_id": "c-look"}),
+        model_call("L3", 7, "look", [says("Deep one")], says("deep 1", "ai")),
+        model_call("L4", 8, "look", [says("Deep two")], says("deep 2", "ai")),
+        run("plain", "tool", 9, "agent", outputs={"output": "4"}),
+        model_call("L5", 10, "agent", [says("Middle")], says("middle said", "ai")),
+        model_call("L6", 11, "T1", [says("Top")], says("top said", "ai")),
+    ]
+    drafts, problems = read(tmp_path, rows, ".jsonl")
+
+    assert not problems
+    assert [(draft.session_id, draft.membership) for draft in drafts] == [
+        ("thread-1", None),
+        ("thread-1/ask", Membership("thread-1", "c-ask")),
+        ("thread-1/look", Membership("thread-1/ask", "c-look")),
+    ]
+    contents = [[m.content for m in draft.runs[0].messages] for draft in drafts]
+    assert contents[0] == ["Top", "", "middle said", "top said"]
+    assert contents[1] == ["Middle", "", "found", "4", "middle said"]
+    assert contents[2] == ["Deep one", "deep 1", "Deep two", "deep 2"]
+    store = SqliteDb(tmp_path / "s.db")
+    report = store.ingest(tmp_path / "history.jsonl")
+    assert (report.sessions, report.runs, report.errors) == (1, 3, [])
+
+
+def test_one_bad_run_in_a_list_and_the_times_of_a_thread(tmp_path):
+    drafts, problems = read(tmp_path, [*traces()[:4], traces()[6], run("X", "chain", 30, trace="X", inputs=7)])
+    assert (len(drafts), len(problems)) == (2, 1)
+    times = {"created_at": "2026-05-01T00:00:00Z", "updated_at": "2026-05-01T00:01:00Z"}
+    [thread], _ = read(tmp_path, {"thread_id": "t", "values": {"messages": MESSAGES}, **times})
+    assert (thread.session.created_at, thread.session.updated_at) == (1_777_593_600, 1_777_593_660)
+
+
+def test_a_bad_message_does_not_lose_its_trace(tmp_path):
+    rows = traces()[:4]
+    rows[1] = rows[1] | {"inputs": {"messages": [{"type": "human", "content": "Hi", "tool_calls": [5]}]}}
+    [draft], [problem] = read(tmp_path, rows, ".jsonl")
+
+    assert "Run 'L1' is not imported in full: a tool call must be an object" in problem
+    assert [m.content for m in draft.runs[0].messages] == ["Where is the key?", "", "locked", "It is locked."]
+
+
+def test_a_failed_tool_has_what_the_model_saw(tmp_path):
+    """The run of the tool has the traceback, the next model call the message; also of a result that was not logged."""
+    prompt = {"type": "human", "content": "Look"}
+    calls = [{"name": "look", "args": {}, "id": f"c{n}"} for n in (1, 2)]
+    asks = {"type": "ai", "content": "", "tool_calls": calls}
+    results = [{"type": "tool", "content": f"Text {n}", "tool_call_id": f"c{n}", "id": f"r{n}"} for n in (1, 2)]
+    rows = [
+        run("T1", "chain", 1, inputs={"messages": [prompt]}),
+        model_call("L1", 2, "T1", [prompt], asks),
+        run("look", "tool", 3, "T1", error="Traceback ...", extra={"tool_call_id": "c1"}) | {"id": "A"},
+        run("look", "tool", 4, "T1", outputs=None, extra={"tool_call_id": "c2"}) | {"id": "B"},
+        model_call("L2", 5, "T1", [prompt, asks, *results], {"type": "ai", "content": "Seen"}),
+    ]
+    [draft], _ = read(tmp_path, rows, ".jsonl")
+
+    results = draft.runs[0].messages[2:4]
+    assert [(m.content, m.is_error, m.message_id) for m in results] == [("Text 1", True, "r1"), ("Text 2", None, "r2")]
 
 
 def test_calls_of_other_libraries(tmp_path):

@@ -191,8 +191,57 @@ def test_status_follows_errors_and_interrupts(recorder):
     error, pause = recorder.read()[0]
 
     assert (error.runs[0].status, error.runs[0].error) == ("ERROR", "ValueError('no scale')")
-    assert texts(error) == [["How heavy is the crate?", "Trying"]], "a parallel task's result is kept"
+    assert texts(error) == [["How heavy is the crate?"]]
+    [pending] = error.runs[0].extra["pending_messages"]
+    assert pending["content"] == "Trying", "a parallel task's result is kept"
     assert pause.runs[0].status == "INTERRUPTED"
+
+
+def test_an_unfinished_step_that_goes_on_is_no_branch(recorder, tmp_path):
+    """A parallel task's message has no id and another place before the step ends: the thread is imported meanwhile."""
+    store = SqliteDb(tmp_path / "s.db")
+    recorder.add("input", -1, parent=None)
+    failed = recorder.add("loop", 0, [HUMAN])
+    recorder.write(failed, "__error__", "ValueError('no scale')", task="slow")
+    recorder.write(failed, "messages", [message("ai", "Fast", None)], task="fast")
+    store.ingest(recorder.path)
+    assert store.get_session("t").runs[0].status == "ERROR"
+    both = [HUMAN, message("ai", "Slow", "m1"), message("ai", "Fast", "m2")]
+    recorder.write(failed, "messages", [message("ai", "Slow", None)], task="slow")
+    recorder.add("loop", 1, both)
+    report = store.ingest(recorder.path)
+
+    assert (report.sessions, report.errors) == (0, [])
+    [session] = store.list_sessions()
+    [run] = store.get_session(session.session_id).runs
+    assert (run.status, run.error, run.extra) == ("COMPLETED", None, {})
+    assert [m.content for m in run.messages] == ["How heavy is the crate?", "Slow", "Fast"]
+
+
+def test_nested_graphs_are_in_the_order_of_time(recorder):
+    """Two runs whose calls have one id: which of them started a nested graph follows from the time."""
+    start = record_turn(recorder)
+    again = [message("human", "And now?", "h2"), message("ai", "", "a3", tool_calls=[CALL])]
+    recorder.write(start, "messages", [message("tool", "1", "r2", tool_call_id="c1")], task="z")
+    recorder.add("loop", 0, [message("human", "First", "n1")], parent=None, ns="tools:z")
+    recorder.add("input", 4, [HUMAN, ANSWER, RESULT, FINAL], parent=start)
+    recorder.add("loop", 5, [HUMAN, ANSWER, RESULT, FINAL, *again])
+    recorder.add("loop", 0, [message("human", "Second", "n2")], parent=None, ns="tools:a")
+    drafts, _ = recorder.read()
+
+    assert [draft.session_id for draft in drafts] == ["t", "t/tools:z", "t/tools:a"]
+    assert [draft.membership for draft in drafts[1:]] == [Membership("t"), Membership("t")]
+
+
+def test_what_an_entrypoint_saves_and_a_single_checkpoint(recorder):
+    """The functional API keeps messages in the value it saves; the state after a whole run has no duration."""
+    recorder.add("input", -1, parent=None, __start__=[message("human", "How heavy is the crate?")])
+    recorder.add("loop", 0, __previous__=[HUMAN, FINAL], __end__=FINAL)
+    recorder.add("loop", 3, [HUMAN, FINAL], parent=None, thread="u")
+    saved, single = recorder.read()[0]
+
+    assert texts(saved) == texts(single) == [["How heavy is the crate?", "It weighs 40 kg."]]
+    assert (saved.runs[0].duration_s, single.runs[0].duration_s) == (1.0, None)
 
 
 def test_an_input_that_no_step_took_up(recorder):

@@ -216,6 +216,92 @@ def test_a_conversation_that_goes_on_in_the_new_tables_is_one_session(log):
     assert draft.runs[0].messages[1].usage.input_tokens == 7
 
 
+def test_an_empty_answer_is_a_message_with_its_usage(log):
+    """A model that says nothing: the turn ends with its prompt, and the next prompt begins a run."""
+    log.message("p1", None, "user", ("text", "Say nothing", None))
+    log.message("p2", "p1", "user", ("text", "And now?", None))
+    log.message("a2", "p2", "assistant", ("text", "Now I do", None))
+    log.insert("threads", id="A", tip_message_hash="a2")
+    log.turn("t1", "A", "p1", "p1", 1, input_tokens=10, output_tokens=0)
+    log.turn("t2", "A", "p2", "a2", 5, input_tokens=20, output_tokens=3)
+    [draft], problems = log.read()
+
+    assert not problems
+    assert [run.input for run in draft.runs] == ["Say nothing", "And now?"]
+    prompt, answer = draft.runs[0].messages
+    assert (answer.role, answer.content, answer.model, answer.usage.input_tokens) == ("assistant", None, "m", 10)
+    assert (prompt.created_at.second, draft.runs[0].duration_s) == (1, 0.5)
+
+
+def test_a_turn_of_several_messages(log):
+    """Tools that the provider runs: all messages have the turn's model and time, the last one its usage."""
+    log.message("p", None, "user", ("text", "Search", None))
+    call = {"name": "web", "arguments": {"q": "x"}, "tool_call_id": "s1", "server_executed": True}
+    log.message("a1", "p", "assistant", ("tool_call", None, call))
+    log.message("r", "a1", "tool", ("tool_result", None, {"name": "web", "output": "hit", "tool_call_id": "s1"}))
+    log.message("a2", "r", "assistant", ("text", "It is so", None))
+    log.insert("threads", id="A", tip_message_hash="a2")
+    log.turn("t1", "A", "p", "a2", 3, input_tokens=100, output_tokens=20)
+    [draft], _ = log.read()
+    messages = draft.runs[0].messages
+
+    assert [m.created_at.second for m in messages] == [3, 3, 3, 3]
+    assert [m.model for m in messages] == [None, "m", None, "m"]
+    assert [m.usage and m.usage.input_tokens for m in messages] == [None, None, None, 100]
+
+
+def test_a_fork_of_a_thread_without_turns(log):
+    """Messages that a client stored itself: the fork shares them, the thread's own time is that of the session."""
+    log.message("p1", None, "user", ("text", "Hello", None))
+    log.message("a1", "p1", "assistant", ("text", "Hi", None))
+    for name, text in (("p2", "One way"), ("q2", "Other way")):
+        log.message(name, "a1", "user", ("text", text, None))
+    log.insert("threads", id="A", tip_message_hash="p2", datetime_utc="2026-09-01T08:00:00+00:00")
+    log.insert("threads", id="B", tip_message_hash="q2", forked_from="A")
+    log.insert("threads", id="C", tip_message_hash="a1")
+    main, fork, other = log.read()[0]
+
+    assert main.keys[0] == fork.keys[0]
+    assert set(main.keys[0]).isdisjoint(other.keys[0])
+    assert (main.session.created_at, fork.session.created_at) == (1788249600, None)
+
+
+def test_attachments_of_results_are_no_prompt(log):
+    """llm sends what a tool attaches in a user message after the results."""
+    log.insert("attachments", id="i1", type="image/png", content=b"PNG")
+    image = ("attachment", None, {"attachment": {"id": "i1"}})
+    log.message("p", None, "user", ("text", "Draw", None))
+    log.message("a1", "p", "assistant", ("tool_call", None, {"name": "draw", "arguments": {}, "tool_call_id": "c"}))
+    log.message("r", "a1", "tool", ("tool_result", None, {"name": "draw", "output": "ok", "tool_call_id": "c"}))
+    log.message("u", "r", "user", image)
+    log.message("a2", "u", "assistant", ("text", "Seen", None))
+    log.message("p2", "a2", "user", image)
+    log.insert("threads", id="A", tip_message_hash="p2")
+    [draft], _ = log.read()
+
+    assert [[m.role for m in run.messages] for run in draft.runs] == [
+        ["user", "assistant", "tool", "user", "assistant"],
+        ["user"],
+    ]
+
+
+def test_attachments_of_older_results(log):
+    script = "CREATE TABLE tool_results_attachments (tool_result_id INTEGER, attachment_id TEXT, 'order' INTEGER)"
+    log.connection.executescript(script)
+    log.insert("responses", id="r1", prompt="Draw", response="Done", conversation_id="c1")
+    log.insert("tool_results", id=5, response_id="r1", name="draw", output="drawn", tool_call_id="x")
+    log.insert("attachments", id="i1", type="image/png", content=b"PNG")
+    log.insert("tool_results_attachments", tool_result_id=5, attachment_id="i1", order=0)
+    log.insert("responses", id="r2", prompt="", response="Seen", conversation_id="c1")
+    log.insert("tool_results", id=6, response_id="r2", name="draw", output="drawn", tool_call_id="y")
+    log.insert("prompt_attachments", response_id="r2", attachment_id="i1", order=0)
+    [draft], _ = log.read()
+
+    assert [len(run.messages) for run in draft.runs] == [6], "attachments of results are no prompt"
+    result = draft.runs[0].messages[0]
+    assert result.extra["attachments"] == [{"type": "image", "id": "i1", "mime_type": "image/png", "data": "UE5H"}]
+
+
 def test_wrong_values_and_torn_files(log, tmp_path):
     """Reading never fails; what is intact is imported."""
     record_thread(log)

@@ -237,6 +237,29 @@ def test_one_message_per_line(store, ingest):
     assert (run.input, run.output) == ("Hello", "Hi.")
 
 
+def test_conversations(store, ingest):
+    """A ``Conversation`` has an id and the calls that it waits for; a file may have several, or plain histories."""
+    prompt = {"kind": "request", "parts": [{"content": "Delete it", "part_kind": "user-prompt"}]}
+    call = {"tool_name": "delete", "args": {}, "tool_call_id": "c1", "part_kind": "tool-call"}
+    answer = {"kind": "response", "parts": [call], "model_name": "m-1"}
+    said = {"kind": "response", "parts": [{"content": "Hi.", "part_kind": "text"}]}
+    waiting = {"calls": [], "approvals": [call], "metadata": {}}
+    talk = {"messages": [prompt, answer], "conversation_id": "talk-1", "deferred_tool_requests": waiting, "usage": {}}
+    other = {"messages": [prompt, said], "conversation_id": 7, "deferred_tool_requests": None}
+    report = ingest(json.dumps([talk, other, [prompt, said], [], [prompt]]).encode())
+
+    assert (report.sessions, report.errors) == (4, [])
+    session = store.get_session("talk-1")
+    [run] = session.runs
+    assert (run.status, run.input) == ("INTERRUPTED", "Delete it")
+    assert session.agent_data == {"deferred_tool_requests": waiting}
+    assert [run.output for run in store.get_session("7").runs] == ["Hi."]
+    assert [len(store.get_session(name).runs[0].messages) for name in ("history-3", "history-4")] == [2, 1]
+
+    ingest(json.dumps({"messages": [prompt, said]}).encode(), name="single.json")
+    assert store.get_session("single").runs[0].output == "Hi."
+
+
 def test_other_files_are_not_recognized(tmp_path):
     """Records with a kind, parts or messages of other programs."""
     path = tmp_path / "x.json"

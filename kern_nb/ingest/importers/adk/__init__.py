@@ -10,7 +10,6 @@ state that sessions share. `events` has the events.
 from __future__ import annotations
 
 import sqlite3
-from collections import Counter
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -46,7 +45,8 @@ class Adk(Importer):
             tables = source.tables
             has_sessions = tables.get("sessions", frozenset()) >= _SESSION_COLUMNS
             return has_sessions and tables.get("events", frozenset()) >= _EVENT_COLUMNS
-        return any(_is_session(session) for value in source.head for session in _sessions_in(value))
+        sessions = (session for value in source.head for session in _sessions_in(value))
+        return any(_is_session(session) and _has_events(session) for session in sessions)
 
     def read(self, source: Source) -> Iterator[Draft | Problem]:
         """Yield the drafts of a session, its current line first."""
@@ -82,8 +82,14 @@ class _Record(NamedTuple):
 
 
 def _is_session(value: Any) -> bool:
-    names = ("app_name", "user_id", "id")
-    return isinstance(get(value, "events"), list) and all(to_id(get(value, name)) for name in names)
+    has_owner = to_id(get(value, "app_name")) and get(value, "user_id") is not None
+    return bool(isinstance(get(value, "events"), list) and has_owner and to_id(get(value, "id")))
+
+
+def _has_events(session: Any) -> bool:
+    """Whether a session has no events yet, or some that have an author or an invocation."""
+    events = to_list(get(session, "events"))
+    return not events or any(to_id(get(e, "author")) or to_id(get(e, "invocation_id")) for e in events)
 
 
 def _sessions_in(value: Any) -> list[Any]:
@@ -104,17 +110,22 @@ def _from_json(value: Any) -> _Record:
 def _read_database(source: Source) -> Iterator[Draft | Problem]:
     with source.open_sqlite() as connection:
         sessions = list(rows(connection, "sessions", "ORDER BY rowid"))
-        counts = Counter(to_id(row.get("id")) for row in sessions)
+        query = "SELECT app_name, user_id, session_id FROM events EXCEPT SELECT app_name, user_id, id FROM sessions"
+        names = ("app_name", "user_id", "id")
+        sessions += [dict(zip(names, row, strict=True)) for row in connection.execute(query)]  # without a row
+        taken: set[str] = set()
         shared = _shared_states(source, connection)
         for row in sessions:
-            app_name, user_id, own_id = (str(row.get(name) or "") for name in ("app_name", "user_id", "id"))
-            session_id = own_id if counts[own_id] == 1 else f"{app_name}/{user_id}/{own_id}"
+            app_name, user_id, own_id = (str(row.get(name) or "") for name in names)
+            # The first session with an id keeps it: it has it already if the others come after an import.
+            session_id = f"{app_name}/{user_id}/{own_id}" if own_id in taken else own_id
+            taken.add(own_id)
             state = {**shared.get((app_name, None), {}), **shared.get((app_name, user_id), {})}
             state |= to_object(load_json(row.get("state")))
-            rest = "WHERE app_name = ? AND user_id = ? AND session_id = ? ORDER BY timestamp, rowid"
+            rest = "WHERE app_name IS ? AND user_id IS ? AND session_id IS ? ORDER BY timestamp, rowid"
             events: list[Any] = []
             pickles = 0
-            for event in rows(connection, "events", rest, [app_name, user_id, own_id]):
+            for event in rows(connection, "events", rest, [row.get(name) for name in names]):
                 pickles += isinstance(event.get("actions"), bytes)
                 events.append(_event_of(event))
             metadata = {"pickled_actions": pickles, "time_zone": "unknown"} if pickles else {}
@@ -155,9 +166,14 @@ def _event_of(row: dict[str, Any]) -> Any:
 
 def _read_session(source: Source, line: int | None, record: _Record) -> Iterator[Draft | Problem]:
     events: list[Event] = []
+    seen: set[str] = set()
     for index, value in enumerate(record.events):
         try:
-            events.append(parse_event(value))
+            event = parse_event(value)
+            mark = hash_record(event.record)
+            if mark not in seen or to_id(event.record.get("id")) is None:
+                events.append(event)
+            seen.add(mark)
         except RECORD_ERRORS as error:
             reason = f"Event {index} of session {record.session_id!r} is not imported: {error_text(error)}."
             yield Problem(source.name, line, reason)

@@ -4,7 +4,8 @@ Messages: a list (`messages_to_dict`, `FileChatMessageHistory`, `dumps`), an obj
 ``values`` of a LangGraph thread, or one message per line. A conversation is a session, split into runs by its prompts.
 The layouts have no times. Constructors are read as the values that they hold; nothing is constructed.
 
-Runs: one per line, or a list; see `langsmith`.
+Runs: one per line, or a list, also with the runs below them; see `langsmith`. A tool that calls models is a nested
+agent: its runs are members of the run that called it.
 """
 
 from __future__ import annotations
@@ -12,19 +13,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from kern_nb.ingest.importer import RECORD_ERRORS, Draft, Importer, MalformedRecord, error_text, hash_record
-from kern_nb.ingest.importers.langchain.langsmith import (
-    Conversation,
+from kern_nb.ingest.importer import RECORD_ERRORS, Draft, Importer, MalformedRecord, Membership, error_text, hash_record
+from kern_nb.ingest.importers.langchain.langsmith import Conversation, finish_run, scores_of, tool_call_of
+from kern_nb.ingest.importers.langchain.messages import REMOVE, fields_of, parse_message, provider_of
+from kern_nb.ingest.importers.langchain.traces import (
     Trace,
-    finish_run,
+    flatten,
     group_traces,
     is_run,
     metadata_of,
     require_run,
-    scores_of,
 )
-from kern_nb.ingest.importers.langchain.messages import REMOVE, fields_of, parse_message, provider_of
-from kern_nb.ingest.parsing.times import to_unix_seconds
+from kern_nb.ingest.parsing.times import parse_time, to_unix_seconds
 from kern_nb.ingest.parsing.values import drop_null, keep_scalars, to_id, to_list, to_object, to_text
 from kern_nb.ingest.report import Problem
 from kern_nb.ingest.run_splitter import SourceMessage, build_runs, split_runs
@@ -59,7 +59,11 @@ class LangChain(Importer):
             try:
                 values = _list_of_runs(item.value) or ([item.value] if is_run(item.value) else [])
                 if values:
-                    runs += [(item.line, require_run(value)) for value in values if is_run(value)]
+                    for run in (run for value in values if is_run(value) for run in flatten(value)):
+                        try:
+                            runs += [(item.line, require_run(run))] if is_run(run) else []
+                        except RECORD_ERRORS as error:
+                            yield Problem(source.name, item.line, f"The run is not imported: {error_text(error)}.")
                 elif fields_of(item.value) is not None:
                     _parse(item.value)
                     single.append(item)
@@ -147,10 +151,16 @@ def _drafts(source: Source, line: int, position: int, record: dict[str, Any]) ->
     runs, hashes, keys = split_runs(session_id, messages)
     for run in runs:
         run.model_provider = next((p for m in reversed(run.messages) if (p := provider_of(m))), None)
+    is_thread = "updated_at" in fields  # else it is a state, and its time that of a checkpoint
+    times = [
+        to_unix_seconds(parse_time(fields.get(key))) if is_thread else None for key in ("created_at", "updated_at")
+    ]
     session = Session(
         session_id=session_id,
         agent_id=NAME,
         metadata={"file": source.name, "line": line, **keep_scalars(fields), **keep_scalars(config)},
+        created_at=times[0],
+        updated_at=times[1],
     )
     yield Draft(
         file=source.name,
@@ -170,27 +180,48 @@ def _read_runs(source: Source, runs: list[tuple[int, dict[str, Any]]]) -> Iterat
     for trace in group_traces(runs):
         conversations.setdefault(trace.conversation_id, []).append(trace)
     for session_id, traces in conversations.items():
-        conversation = Conversation()
-        groups: list[list[SourceMessage]] = []
-        imported: list[Trace] = []
-        for trace in traces:
-            said = list(conversation.said)
-            try:
-                groups.append([_source_message(trace, i, m) for i, m in enumerate(conversation.add(trace))])
-                imported.append(trace)
-            except RECORD_ERRORS as error:
-                conversation.said = said
-                reason = f"Trace {trace.root['id']!r} is not imported: {error_text(error)}."
-                yield Problem(source.name, trace.line, reason)
-        if imported:
-            yield _runs_draft(source, session_id, imported, groups)
+        yield from _read_traces(source, session_id, traces, None)
+        for agent in (agent for trace in traces for agent in trace.nested):
+            tool = agent.tool or agent.root
+            parent_id = f"{session_id}/{agent.parent_id}" if agent.parent_id else session_id
+            membership = Membership(parent_id, tool_call_of(tool))
+            yield from _read_traces(source, f"{session_id}/{to_id(tool['id'])}", [agent], membership)
 
 
-def _source_message(trace: Trace, index: int, message: Message) -> SourceMessage:
-    calls = [(call.tool_call_id, call.tool_name, call.args) for call in message.tool_calls]
-    usage = message.usage.model_dump() if message.usage else None
-    record = [message.role, message.content, message.tool_call_id, message.is_error, message.model, usage, calls]
-    return SourceMessage(message, record, f"{trace.root['id']}:{index}", message.role == "user" and index == 0)
+def _read_traces(
+    source: Source, session_id: str, traces: list[Trace], membership: Membership | None
+) -> Iterator[Draft | Problem]:
+    conversation = Conversation()
+    groups: list[list[SourceMessage]] = []
+    imported: list[Trace] = []
+    for trace in traces:
+        said = list(conversation.said)
+        try:
+            groups.append(_source_messages(trace, conversation.add(trace)))
+            imported.append(trace)
+        except RECORD_ERRORS as error:
+            conversation.said = said
+            reason = f"Trace {trace.root['id']!r} is not imported: {error_text(error)}."
+            yield Problem(source.name, trace.line, reason)
+        yield from (Problem(source.name, trace.line, reason) for reason in conversation.problems)
+        conversation.problems.clear()
+    if imported:
+        draft = _runs_draft(source, session_id, imported, groups)
+        draft.membership = membership
+        yield draft
+
+
+def _source_messages(trace: Trace, messages: list[Message]) -> list[SourceMessage]:
+    """The messages of a trace; its prompt is the user's that nothing but instructions precedes."""
+    first = next((i for i, m in enumerate(messages) if m.role not in ("system", "developer")), None)
+    items = []
+    for index, message in enumerate(messages):
+        calls = [(call.tool_call_id, call.tool_name, call.args) for call in message.tool_calls]
+        usage = message.usage.model_dump() if message.usage else None
+        record = [message.role, message.content, message.tool_call_id, message.is_error, message.model, usage, calls]
+        is_prompt = message.role == "user" and index == first
+        items.append(SourceMessage(message, record, f"{trace.root['id']}:{index}", is_prompt))
+    return items
 
 
 def _runs_draft(source: Source, session_id: str, traces: list[Trace], groups: list[list[SourceMessage]]) -> Draft:

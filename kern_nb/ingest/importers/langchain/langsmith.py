@@ -7,88 +7,29 @@ is recognized by its id or call id, else by its text and place, and not repeated
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections import defaultdict
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
-from kern_nb.ingest.importer import MalformedRecord, hash_record
+from kern_nb.ingest.importer import RECORD_ERRORS, error_text, hash_record
 from kern_nb.ingest.importers.langchain.messages import REMOVE, fields_of, parse_message
+from kern_nb.ingest.importers.langchain.traces import MODEL_TYPES, Trace, metadata_of
 from kern_nb.ingest.parsing.times import parse_time
 from kern_nb.ingest.parsing.usage import parse_usage
-from kern_nb.ingest.parsing.values import first_count, first_text, keep_scalars, to_cost, to_id, to_object, to_text
+from kern_nb.ingest.parsing.values import (
+    first_count,
+    first_text,
+    keep_scalars,
+    to_cost,
+    to_id,
+    to_object,
+    to_text,
+)
 from kern_nb.records import RESULT_ROLES, Message, Run, Usage, text_of
 
-_CONVERSATION_KEYS = ("thread_id", "session_id", "conversation_id")
-_MODEL_TYPES = ("llm", "chat_model")
 _TEXT_KEYS = ("input", "output", "question", "answer", "query", "text", "prompt", "response", "result", "content")
-
-
-def is_run(value: Any) -> bool:
-    """Whether a value is a run: it has an id, a type, inputs, and its place in a trace."""
-    if not isinstance(value, dict) or not to_id(value.get("id")) or not isinstance(value.get("run_type"), str):
-        return False
-    return "inputs" in value and any(key in value for key in ("trace_id", "dotted_order", "parent_run_id"))
-
-
-@dataclass(slots=True)
-class Trace:
-    """The runs of one trace, the root first, then in the order in which they started."""
-
-    runs: list[dict[str, Any]]
-    line: int
-    metadata: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def root(self) -> dict[str, Any]:
-        """The root run."""
-        return self.runs[0]
-
-    @property
-    def conversation_id(self) -> str:
-        """The conversation that it belongs to, else its own id."""
-        for run in self.runs:
-            metadata = metadata_of(run)
-            for key in _CONVERSATION_KEYS:
-                if conversation_id := to_id(metadata.get(key)):
-                    return conversation_id
-        return to_id(self.root.get("trace_id")) or str(self.root["id"])
-
-
-def metadata_of(run: dict[str, Any]) -> dict[str, Any]:
-    """The metadata of a run."""
-    return to_object(to_object(run.get("extra")).get("metadata"))
-
-
-def group_traces(runs: Iterable[tuple[int, dict[str, Any]]]) -> list[Trace]:
-    """Group runs, with the lines where they are, by trace; in the order in which the traces started."""
-    by_id: dict[str, tuple[int, dict[str, Any]]] = {}
-    for line, run in runs:
-        by_id.setdefault(str(run["id"]), (line, run))
-    groups: dict[str, list[tuple[int, dict[str, Any]]]] = defaultdict(list)
-    for name, (line, run) in by_id.items():
-        groups[to_id(run.get("trace_id")) or _root_id(name, by_id)].append((line, run))
-    traces = []
-    for group in groups.values():
-        group.sort(key=lambda item: _order(item[1]))
-        root = next((run for _, run in group if not to_id(run.get("parent_run_id"))), group[0][1])
-        rest = [run for _, run in group if run is not root]
-        traces.append(Trace([root, *rest], min(line for line, _ in group)))
-    return sorted(traces, key=lambda trace: _order(trace.root))
-
-
-def _root_id(name: str, by_id: dict[str, tuple[int, dict[str, Any]]]) -> str:
-    seen = {name}
-    while (parent := to_id(by_id[name][1].get("parent_run_id"))) in by_id and parent not in seen:
-        name = str(parent)
-        seen.add(name)
-    return name
-
-
-def _order(run: dict[str, Any]) -> tuple[float, str]:
-    start = parse_time(run.get("start_time"))
-    return (start.timestamp() if start else 0.0, str(run.get("dotted_order") or ""))
 
 
 @dataclass(slots=True)
@@ -100,24 +41,32 @@ class _Said:
 
 
 class Conversation:
-    """Collects the messages of a session over its traces."""
+    """Collects the messages of a session over its traces.
+
+    Attributes:
+        problems: Why runs are not imported in full.
+    """
 
     def __init__(self) -> None:
         self.said: list[_Said] = []
+        self.problems: list[str] = []
         self._trace_start = 0
 
     def add(self, trace: Trace) -> list[Message]:
         """The messages that a trace adds."""
         self._trace_start = len(self.said)
         root = trace.root
-        self._add_new(messages_in(root.get("inputs")), root.get("start_time"))
-        model_calls = {to_id(run.get("id")) for run in trace.runs if run.get("run_type") in _MODEL_TYPES}
+        with self._reporting(root):
+            self._add_new(messages_in(root.get("inputs")), root.get("start_time"))
+        model_calls = {to_id(run.get("id")) for run in trace.runs if run.get("run_type") in MODEL_TYPES}
         for run in trace.runs:
-            if run.get("run_type") in _MODEL_TYPES and to_id(run.get("parent_run_id")) not in model_calls:
-                self._add_model_call(run)
-            elif run.get("run_type") == "tool" and run is not root:
-                self._add_tool_call(run)
-        self._add_new(messages_in(root.get("outputs")), root.get("end_time"))
+            with self._reporting(run):
+                if run.get("run_type") in MODEL_TYPES and to_id(run.get("parent_run_id")) not in model_calls:
+                    self._add_model_call(run)
+                elif run.get("run_type") == "tool" and run is not root:
+                    self._add_tool_call(run)
+        with self._reporting(root):
+            self._add_new(messages_in(root.get("outputs")), root.get("end_time"))
         added = [said.message for said in self.said[self._trace_start :]]
         if not any(message.role != "system" for message in added):
             added += self._add_values(root)
@@ -125,8 +74,20 @@ class Conversation:
             self._add_prompt(root, added)
         return added
 
+    @contextlib.contextmanager
+    def _reporting(self, run: dict[str, Any]) -> Iterator[None]:
+        try:
+            yield
+        except RECORD_ERRORS as error:
+            self.problems.append(f"Run {run['id']!r} is not imported in full: {error_text(error)}.")
+
     def _add_model_call(self, run: dict[str, Any]) -> None:
-        self._add_new(messages_in(run.get("inputs")), run.get("start_time"))
+        recent = [said.message for said in self.said[self._trace_start :]]
+        # Tracers that know no chat models record the whole chat as one prompt.
+        is_repeated = "prompts" in to_object(run.get("inputs")) and any(message.role == "user" for message in recent)
+        if not is_repeated:
+            with self._reporting(run):
+                self._add_new(messages_in(run.get("inputs")), run.get("start_time"))
         outputs = messages_in(run.get("outputs"))
         for index, fields in enumerate(outputs):
             message = parse_message(fields, parse_time(run.get("end_time")))
@@ -151,7 +112,7 @@ class Conversation:
                 content=plain_value(run.get("outputs")),
                 created_at=time,
             )
-            message.tool_call_id = self._pending_call(message.tool_name)
+            message.tool_call_id = tool_call_of(run) or self._pending_call(message.tool_name)
         if error := to_text(run.get("error")):
             message.is_error, message.content = True, error if message.content is None else message.content
         recent = [said.message for said in self.said[self._trace_start :]]
@@ -187,6 +148,8 @@ class Conversation:
             )
             if not is_repeated:
                 self._append(message)
+            elif index is not None and index >= self._trace_start:
+                self._complete(index, message)
 
     def _find(self, message: Message, start: int) -> int | None:
         """The index of an equal message from ``start`` on, or of one of this trace with the same id."""
@@ -198,6 +161,14 @@ class Conversation:
             if _identities(self.said[index].message) & _identities(message):
                 return index
         return None
+
+    def _complete(self, index: int, message: Message) -> None:
+        """Set what the model saw of a result that is known from the run of its tool only."""
+        result = self.said[index].message
+        if result.role in RESULT_ROLES and result.message_id is None and message.content is not None:
+            result.content, result.message_id = message.content, message.message_id
+            result.is_error = message.is_error if result.is_error is None else result.is_error
+            self.said[index] = _Said(result, _signature(result))
 
     def _append(self, message: Message) -> None:
         self.said.append(_Said(message, _signature(message)))
@@ -281,6 +252,13 @@ def plain_value(value: Any) -> Any:
     return value or None
 
 
+def tool_call_of(run: dict[str, Any]) -> str | None:
+    """The id of the call that the run of a tool answers, if it is stated."""
+    results = [fields for fields in messages_in(run.get("outputs")) if fields["type"] == "tool"]
+    stated = to_id(to_object(run.get("extra")).get("tool_call_id"))
+    return stated or (to_id(results[0].get("tool_call_id")) if results else None)
+
+
 def describe_model_call(run: dict[str, Any], message: Message, *, has_usage: bool) -> None:
     """Set the model and usage that the run of a model call states."""
     metadata, extra = metadata_of(run), to_object(run.get("extra"))
@@ -353,11 +331,3 @@ def scores_of(trace: Trace) -> dict[str, float]:
     stats = to_object(trace.root.get("feedback_stats"))
     averages = {name: to_object(value).get("avg") for name, value in stats.items()}
     return {name: float(v) for name, v in averages.items() if isinstance(v, (int, float)) and math.isfinite(v)}
-
-
-def require_run(value: dict[str, Any]) -> dict[str, Any]:
-    """Check that the parts of a run that are read have the right types."""
-    for key in ("inputs", "outputs", "extra"):
-        if not isinstance(value.get(key), (dict, list, str, type(None))):
-            raise MalformedRecord(f"{key!r} of run {value['id']!r} must be an object")
-    return value

@@ -12,6 +12,7 @@ Nothing in a state is constructed or loaded; pickled and encrypted states are re
 from __future__ import annotations
 
 import sqlite3
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -48,7 +49,10 @@ class LangGraph(Importer):
         try:
             has_writes = source.tables.get("writes", frozenset()) >= _WRITE_COLUMNS
             with source.open_sqlite() as connection:
-                query = "SELECT DISTINCT thread_id, checkpoint_ns FROM checkpoints ORDER BY thread_id, checkpoint_ns"
+                query = (
+                    "SELECT thread_id, checkpoint_ns FROM checkpoints GROUP BY thread_id, checkpoint_ns"
+                    " ORDER BY thread_id, MIN(checkpoint_id), checkpoint_ns"
+                )
                 threads: dict[str, list[str]] = {}
                 for thread_id, namespace in connection.execute(query):
                     threads.setdefault(str(thread_id), []).append(str(namespace or ""))
@@ -62,9 +66,10 @@ def _read_thread(
     source: Source, connection: sqlite3.Connection, thread_id: str, names: list[str], *, has_writes: bool
 ) -> Iterator[Draft | Problem]:
     values = Values()
-    names = sorted(names, key=lambda name: (name.count("|") + bool(name), name))
+    names = sorted(dict.fromkeys(names), key=lambda name: name.count("|") + bool(name))  # parents first, oldest first
     said: set[str] = set()  # in namespaces above
     stored: set[str] = set()
+    repeated: set[tuple[str, str | None]] = set()  # calls whose id several runs of a session have
     calling_ids = _calling_ids(connection, thread_id, names, values) if has_writes else {}
     for name in names:
         namespace = Namespace(connection, thread_id, name, values, has_writes=has_writes)
@@ -74,11 +79,16 @@ def _read_thread(
         membership = None
         if name and said:
             parent_id = next((i for i in parent_ids if i in stored), thread_id)
-            membership = Membership(parent_id, calling_ids.get(name))
+            call_id = calling_ids.get(name)
+            membership = Membership(parent_id, None if (parent_id, call_id) in repeated else call_id)
         builder = _Builder(source, namespace, thread_id, session_id, frozenset(said), membership)
         try:
             for draft in builder.drafts():
                 stored.add(session_id)
+                counts = Counter(
+                    i for run in draft.runs for i in {c.tool_call_id for m in run.messages for c in m.tool_calls}
+                )
+                repeated |= {(session_id, call_id) for call_id, count in counts.items() if count > 1}
                 yield draft
         except RECORD_ERRORS as error:
             builder.problems.add(f"Thread {session_id!r} is not imported: {error_text(error)}.")
@@ -251,12 +261,10 @@ class _Builder:
             for entry in self._added(path, position, node):
                 add(entry)
         leaf = path[-1]
-        pending = list(self.namespace.written_messages(leaf.id))
-        if not pending and leaf.source == "input":
-            pending = self.namespace.input_messages(leaf.id)
-        for token in pending:
-            is_input = leaf.source == "input"
-            add(_Entry(token, len(path), None if is_input else False, False, leaf.time if is_input else None))
+        if leaf.source == "input":
+            pending = list(self.namespace.written_messages(leaf.id)) or self.namespace.input_messages(leaf.id)
+            for token in pending:
+                add(_Entry(token, len(path), None, False, leaf.time))
         return entries
 
     def _added(self, path: list[Node], position: int, node: Node) -> Iterator[_Entry]:
@@ -294,6 +302,7 @@ class _Builder:
     def _finish_run(self, run: Run, node: Node, *, went_on: bool) -> list[Any]:
         """Set the status, provider and state of a run, whose last checkpoint is ``node``; return what was used."""
         run.model_provider = next((p for m in reversed(run.messages) if (p := provider_of(m))), None)
+        run.duration_s = run.duration_s or None  # one checkpoint of a whole run says nothing about its duration
         state = self.namespace.state(node.id)
         is_pending = any(name.startswith("branch:to:") for name in state)
         state = {
@@ -305,8 +314,12 @@ class _Builder:
         interrupts = self.namespace.written_values(node.id, INTERRUPT)
         if interrupts:
             run.extra["interrupts"] = interrupts
+        # What parallel tasks of an unfinished step wrote: when it ends, the state gets it with ids, in another order.
+        pending = [] if went_on else list(self.namespace.written_messages(node.id))
+        if pending and node.source != "input":
+            run.extra["pending_messages"] = [self.values.fields[token.value] for token in pending]
         if errors and not went_on:
             run.status, run.error = "ERROR", "\n".join(errors)
         elif (interrupts or is_pending) and not went_on:
             run.status = "INTERRUPTED"
-        return [run.status, errors, interrupts, state, run.model_provider]
+        return [run.status, errors, interrupts, state, run.model_provider, run.extra.get("pending_messages")]

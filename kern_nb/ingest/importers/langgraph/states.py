@@ -22,7 +22,7 @@ ERROR, INTERRUPT, RESUME = "__error__", "__interrupt__", "__resume__"
 START = "__start__"
 
 _REMOVE_ALL = "__remove_all__"
-_PREFERRED_CHANNELS = ("messages", "__root__")
+_PREFERRED_CHANNELS = ("messages", "__root__", "__previous__")  # the last: what an entrypoint saved
 
 
 class Token(NamedTuple):

@@ -15,14 +15,15 @@ from __future__ import annotations
 import sqlite3
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from datetime import datetime
 from typing import Any, NamedTuple
 
 from kern_nb.ingest.importer import RECORD_ERRORS, Draft, Importer, Location, error_text, hash_record
-from kern_nb.ingest.importers.llm.parts import Answer, Contents, finish_run
+from kern_nb.ingest.importers.llm.parts import Answer, Contents, finish_run, starts_run
 from kern_nb.ingest.importers.llm.responses import Responses
 from kern_nb.ingest.parsing.parts import simplify
 from kern_nb.ingest.parsing.sqlite_rows import rows
-from kern_nb.ingest.parsing.times import to_unix_seconds
+from kern_nb.ingest.parsing.times import parse_time, to_unix_seconds
 from kern_nb.ingest.parsing.values import load_json, to_id, to_list, to_object, to_text
 from kern_nb.ingest.report import Problem
 from kern_nb.ingest.run_splitter import SourceMessage, split_runs
@@ -88,7 +89,9 @@ class _Log:
 
     Attributes:
         writers: The threads whose turns wrote a message, oldest first.
-        turns: The turn that ends with a message, by thread and hash.
+        turns: The turn that wrote a message of the model, by thread and hash.
+        counted: The last of these messages of each turn, which has its usage; its prompt if the model said nothing.
+        silent: The prompts of turns in which the model said nothing.
         used: The older responses whose messages a thread repeats.
         problems: The messages that are malformed.
     """
@@ -102,12 +105,15 @@ class _Log:
             self.parts[str(row.get("message_hash"))].append(row)
         self.threads = {str(row.get("id")): row for row in rows(connection, "threads", "ORDER BY rowid")}
         self.turns: dict[tuple[str, str], Answer] = {}
+        self.counted: set[tuple[str, str]] = set()
+        self.silent: set[tuple[str, str]] = set()
         self.turn_ids: set[str] = set()
         self.tips: dict[str, list[str]] = {
             name: [tip] for name, row in self.threads.items() if (tip := to_id(row.get("tip_message_hash")))
         }
         self.writers: dict[str, list[str]] = defaultdict(list)
         self.used: set[str] = set()
+        self._chains: dict[str, set[str]] = {}
         self.problems: set[str] = set()
         for row in rows(connection, "turns", "ORDER BY rowid"):
             self._add_turn(row)
@@ -121,10 +127,16 @@ class _Log:
         self.threads.setdefault(thread_id, {})
         if tip not in self.tips.setdefault(thread_id, []):
             self.tips[thread_id].append(tip)
-        self.turns.setdefault((thread_id, tip), Answer(row))
         parent = to_id(row.get("parent_message_hash"))
         chain = self.chain(tip)
         start = chain.index(parent) + 1 if parent in chain else 0
+        own = chain[start if parent in chain else -1 :]
+        said = [name for name in own if self.role(name) == "assistant"] or [tip]
+        for name in said:
+            self.turns.setdefault((thread_id, name), Answer(row))
+        self.counted.add((thread_id, said[-1]))
+        if not own:
+            self.silent.add((thread_id, tip))
         # The turn's own input is what follows the answer before it.
         while start and self.role(chain[start - 1]) in ("user", "tool"):
             start -= 1
@@ -145,6 +157,13 @@ class _Log:
             tip = to_id(self.messages[tip].get("parent_hash"))
         return list(chain)[::-1]
 
+    def chains(self, thread_id: str) -> set[str]:
+        """The hashes of all messages of a thread."""
+        if thread_id not in self._chains:
+            tips = self.tips.get(thread_id, ())
+            self._chains[thread_id] = {name for tip in tips for name in self.chain(tip)}
+        return self._chains[thread_id]
+
     def lines(self, thread_id: str) -> list[_Line]:
         """The thread's line, then the others that do not lie on one."""
         chains = [self.chain(tip) for tip in self.tips.get(thread_id, ())]
@@ -159,7 +178,7 @@ class _Log:
         writers, seen = self.writers.get(name, []), {thread_id}
         parent = to_id(self.threads.get(thread_id, {}).get("forked_from"))
         while parent is not None and parent not in seen:
-            if parent in writers:
+            if parent in writers or (not writers and name in self.chains(parent)):
                 return self.owner(parent, name) if len(seen) == 1 else parent
             seen.add(parent)
             parent = to_id(self.threads.get(parent, {}).get("forked_from"))
@@ -180,16 +199,22 @@ class _Log:
             except RECORD_ERRORS as error:
                 self.problems.add(f"Message {name!r} is not imported: {error_text(error)}.")
                 continue
+            places = {(owner, name), (line.thread_id, name)}
+            has_usage = bool(places & self.counted)
             if answer is None and self.role(name) == "assistant":
-                answer = self._older_answer(messages[0], older)
+                answer, has_usage = self._older_answer(messages[0], older), True
+            elif places & self.silent:
+                messages.append(Message(role="assistant"))
             for index, message in enumerate(messages):
                 is_answer = answer is not None and message.role == "assistant"
                 if is_answer and answer:
-                    answer.describe(message)
+                    answer.describe(message, has_usage=has_usage)
                 calls = [(call.tool_call_id, call.tool_name, call.args) for call in message.tool_calls]
                 record = [name, index, message.content, calls, *(answer.record if is_answer and answer else ())]
                 key = f"{owner}:{name}:{index}"
-                items.append((SourceMessage(message, record, key), answer if is_answer else None))
+                before = items[-1][0].message if items else None
+                source = SourceMessage(message, record, key, starts_run(message, before))
+                items.append((source, answer if is_answer else None))
         _set_times(items)
         return items
 
@@ -263,7 +288,8 @@ def _read_threads(source: Source, log: _Log) -> Iterator[Draft | Problem]:
     for thread_id, row in log.threads.items():
         for line in log.lines(thread_id):
             try:
-                yield _draft(source, thread_id, to_text(row.get("name")), log.items(line))
+                started = parse_time(row.get("datetime_utc"))
+                yield _draft(source, thread_id, to_text(row.get("name")), log.items(line), started)
             except RECORD_ERRORS as error:
                 yield Problem(source.name, None, f"Thread {thread_id!r} is not imported: {error_text(error)}.")
     yield from (Problem(source.name, None, reason) for reason in sorted(log.problems))
@@ -285,7 +311,7 @@ def _read_conversations(source: Source, responses: Responses, log: _Log | None) 
             yield _draft(source, conversation_id, responses.titles.get(conversation_id), items)
 
 
-def _draft(source: Source, session_id: str, title: str | None, items: _Items) -> Draft:
+def _draft(source: Source, session_id: str, title: str | None, items: _Items, started: datetime | None = None) -> Draft:
     runs, hashes, keys = split_runs(session_id, [message for message, _ in items])
     first = 0
     for index, run in enumerate(runs):
@@ -298,7 +324,7 @@ def _draft(source: Source, session_id: str, title: str | None, items: _Items) ->
         session_id=session_id,
         agent_id=NAME,
         session_data={"session_name": title} if title else None,
-        created_at=to_unix_seconds(min(times, default=None)),
+        created_at=to_unix_seconds(min(times, default=started)),
         updated_at=to_unix_seconds(max(ends, default=None)),
     )
     return Draft(

@@ -14,7 +14,7 @@ from kern_nb.ingest.importer import MalformedRecord
 from kern_nb.ingest.parsing.sqlite_rows import rows
 from kern_nb.ingest.parsing.times import parse_time
 from kern_nb.ingest.parsing.values import drop_null, first_count, load_json, to_duration, to_list, to_object, to_text
-from kern_nb.records import Message, Run, Usage
+from kern_nb.records import Message, Run, Usage, text_of
 
 _MAX_INLINE_BYTES = 2_000_000
 _MEDIA = ("image", "audio", "video")
@@ -42,16 +42,16 @@ class Answer:
         names = ("model", "datetime_utc", "duration_ms", "input_tokens", "output_tokens", "token_details")
         return [self.row.get(name) for name in names]
 
-    def describe(self, message: Message) -> None:
-        """Set what the row states about the model's message."""
+    def describe(self, message: Message, *, has_usage: bool = True) -> None:
+        """Set what the row states about the model's message; a response of several has its usage at the last."""
         message.model = to_text(self.row.get("model"))
-        message.usage = _parse_usage(self.row)
+        message.usage = _parse_usage(self.row) if has_usage else None
         for name in ("resolved_model", "schema_id"):
             if value := to_text(self.row.get(name)):
                 message.extra[name] = value
         if options := to_object(load_json(self.row.get("options_json"))):
             message.extra["options"] = options
-        if details := load_json(self.row.get("token_details")):
+        if has_usage and (details := load_json(self.row.get("token_details"))):
             counts = {name: self.row.get(name) for name in ("input_tokens", "output_tokens")}
             message.extra["usage"] = {**counts, "token_details": details}
 
@@ -63,6 +63,12 @@ def finish_run(run: Run, answers: list[Answer]) -> list[Any]:
         run.finished_at = times[-1][0] + timedelta(seconds=times[-1][1])
         run.duration_s = max(0.0, (run.finished_at - run.created_at).total_seconds())
     return [duration for _, duration in times]
+
+
+def starts_run(message: Message, before: Message | None) -> bool | None:
+    """False for the attachments of tool results, which llm sends to the model in a user message after these."""
+    is_passed_on = message.role == "user" and before is not None and before.role == "tool"
+    return False if is_passed_on and text_of(message.content) is None else None
 
 
 def _parse_usage(row: Mapping[str, Any]) -> Usage | None:

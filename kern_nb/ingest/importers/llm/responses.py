@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
-from kern_nb.ingest.importers.llm.parts import Answer, Contents, require_text
+from kern_nb.ingest.importers.llm.parts import Answer, Contents, require_text, starts_run
 from kern_nb.ingest.parsing.parts import simplify
 from kern_nb.ingest.parsing.sqlite_rows import rows
 from kern_nb.ingest.parsing.values import load_json, to_args, to_id, to_text
@@ -45,6 +45,10 @@ class Responses:
                 for row in rows(connection, name, order):
                     children[row.get("response_id")].append(row)
             self._children[name] = children
+        self._result_attachments: dict[Any, list[Any]] = defaultdict(list)
+        if "tool_result_id" in tables.get("tool_results_attachments", ()):
+            for row in rows(connection, "tool_results_attachments", 'ORDER BY "order"'):
+                self._result_attachments[row.get("tool_result_id")].append(row.get("attachment_id"))
 
     def messages(self, row: dict[str, Any], earlier_system: str | None) -> list[tuple[SourceMessage, Answer | None]]:
         """The messages of a response row; the system prompt only where it changes."""
@@ -54,7 +58,10 @@ class Responses:
         if system and system != earlier_system:
             messages.append(("system", Message(role="system", content=system)))
         for index, result in enumerate(self._children["tool_results"].get(response_id, ())):
-            messages.append((f"result{index}", _result(result)))
+            message = _result(result)
+            if attachments := self._result_attachments.get(result.get("id")):
+                message.extra["attachments"] = [self.contents.attachment_part(item) for item in attachments]
+            messages.append((f"result{index}", message))
         if prompt := self._prompt(row, has_results=bool(messages and messages[-1][1].role == "tool")):
             messages.append(("prompt", Message(role="user", content=prompt)))
         message = Message(role="assistant", content=_answer_content(row))
@@ -66,7 +73,8 @@ class Responses:
             item.created_at = answer.start
             values = [item.role, item.content, item.tool_call_id, [(c.tool_name, c.args) for c in item.tool_calls]]
             record = [*values, *(answer.record if item is message else ())]
-            source = SourceMessage(item, record, f"{response_id}:{name}")
+            before = items[-1][0].message if items else None
+            source = SourceMessage(item, record, f"{response_id}:{name}", starts_run(item, before))
             items.append((source, answer if item is message else None))
         return items
 

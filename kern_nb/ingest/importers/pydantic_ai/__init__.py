@@ -2,7 +2,8 @@
 
 ``[{"kind": "request" | "response", "parts": [{"part_kind": "user-prompt" | "text" | "tool-call" | ...}], ...}]``, in a
 file each or one list or message per line: a list that begins with the one before is a longer version of it, any other
-one of the same conversation goes on with it.
+one of the same conversation goes on with it. Also a ``Conversation``: an object with such a list as its ``messages``,
+an id, and the calls that wait for an approval or a result.
 
 A session is a conversation (``conversation_id``, in newer versions), else a file. A run is a run of the agent
 (``run_id``), else a prompt with what answers it. Instructions, which each request repeats, are in the session's
@@ -26,6 +27,7 @@ from kern_nb.ingest.importer import (
 )
 from kern_nb.ingest.importers.pydantic_ai.parts import parse_request, parse_response
 from kern_nb.ingest.parsing.times import to_time
+from kern_nb.ingest.parsing.values import to_id, to_object
 from kern_nb.ingest.report import Problem
 from kern_nb.ingest.run_splitter import SourceMessage, build_runs
 from kern_nb.ingest.source import Source
@@ -34,6 +36,7 @@ from kern_nb.records import Run, Session
 NAME = "pydantic_ai"
 
 _KINDS = ("request", "response")
+_CONVERSATION_FACTS = ("deferred_tool_requests", "usage", "metadata")
 
 
 class PydanticAI(Importer):
@@ -44,32 +47,64 @@ class PydanticAI(Importer):
 
     def recognizes(self, source: Source) -> bool:
         """A list of requests and responses, or one of them, with a part of a stated kind."""
-        return any(
-            _is_message(m) for value in source.head for m in (value if isinstance(value, list) else [value])[:20]
-        )
+        histories = (history for value in source.head for history in _histories(value))
+        return any(_is_message(message) for history in histories for message in history.messages[:20])
 
     def read(self, source: Source) -> Iterator[Draft | Problem]:
         """Yield a draft per conversation."""
         conversations: dict[str, list[_Record]] = {}
+        facts: dict[str, dict[str, Any]] = {}
         count = 0
         for item in source.values():
             if isinstance(item, Problem):
                 yield item
                 continue
-            records: list[_Record] = []
-            for message in item.value if isinstance(item.value, list) else [item.value]:
-                try:
-                    records.append(_parse(message, item.line))
-                except RECORD_ERRORS as error:
-                    yield Problem(source.name, item.line, f"A message is not imported: {error_text(error)}.")
-            count += isinstance(item.value, list)
-            _add(conversations, records, _default_id(source, count, item.line))
+            histories = _histories(item.value)
+            for history in histories:
+                records: list[_Record] = []
+                for message in history.messages:
+                    try:
+                        records.append(_parse(message, item.line))
+                    except RECORD_ERRORS as error:
+                        yield Problem(source.name, item.line, f"A message is not imported: {error_text(error)}.")
+                count += item.value is not history.messages[0]
+                default_id = _default_id(source, count, item.line if len(histories) == 1 else count)
+                if records:
+                    session_id = _add(conversations, records, history.session_id, default_id)
+                    facts[session_id] = history.facts
         for session_id, records in conversations.items():
             try:
-                yield _draft(source, session_id, records)
+                yield _draft(source, session_id, records, facts[session_id])
             except RECORD_ERRORS as error:
                 text = f"Session {session_id!r} is not imported: {error_text(error)}."
                 yield Problem(source.name, records[0].line, text)
+
+
+class _History(NamedTuple):
+    """A list of messages that is not empty, and what the object that has it states besides."""
+
+    messages: list[Any]
+    facts: dict[str, Any]
+
+    @property
+    def session_id(self) -> str | None:
+        return to_id(self.facts.get("conversation_id"))
+
+
+def _histories(value: Any) -> list[_History]:
+    """The histories in a value: a list of messages, a message, a conversation, or a list of these."""
+    if isinstance(value, dict) and isinstance(value.get("messages"), list) and "kind" not in value:
+        facts = {key: item for key, item in value.items() if key != "messages"}
+        return [_History(value["messages"], facts)] if value["messages"] else []
+    if not isinstance(value, list):
+        return [_History([value], {})]
+    if any(isinstance(item, list) or "messages" in to_object(item) for item in value):
+        return [
+            history
+            for item in value
+            for history in (_histories(item) if isinstance(item, dict) else [_History(item, {})] if item else [])
+        ]
+    return [_History(value, {})] if value else []
 
 
 def _is_message(value: Any) -> bool:
@@ -109,21 +144,22 @@ def _default_id(source: Source, count: int, line: int) -> str:
     return stem if count <= 1 else f"{stem}-{line}"
 
 
-def _add(conversations: dict[str, list[_Record]], records: list[_Record], default_id: str) -> None:
-    """Add a list to its conversation: it repeats all or none of what is there."""
-    if not records:
-        return
+def _add(
+    conversations: dict[str, list[_Record]], records: list[_Record], stated_id: str | None, default_id: str
+) -> str:
+    """Add a list to its conversation, and return its id: the list repeats all or none of what is there."""
     ids = [record.conversation_id for record in records if record.conversation_id]
-    session_id = ids[-1] if ids else default_id
+    session_id = stated_id or (ids[-1] if ids else default_id)
     before = conversations.setdefault(session_id, [])
     length = min(len(before), len(records))
     if length and all(a.content == b.content for a, b in zip(before, records[:length], strict=False)):
         conversations[session_id] = before if len(before) > len(records) else records
     else:
         before += records
+    return session_id
 
 
-def _draft(source: Source, session_id: str, records: Sequence[_Record]) -> Draft:
+def _draft(source: Source, session_id: str, records: Sequence[_Record], facts: dict[str, Any]) -> Draft:
     has_ids = all(record.run_id for record in records)
     groups: list[list[SourceMessage]] = []
     owners: list[list[_Record]] = []
@@ -139,19 +175,21 @@ def _draft(source: Source, session_id: str, records: Sequence[_Record]) -> Draft
             groups[-1].append(item._replace(record=[record.content, position], key=key))
     runs, hashes, keys = build_runs(session_id, groups)
     for index, run in enumerate(runs):
-        hashes[index] = hash_record(hashes[index], _describe(run, owners[index]))
+        is_paused = bool(facts.get("deferred_tool_requests")) and run is runs[-1]
+        hashes[index] = hash_record(hashes[index], _describe(run, owners[index], is_paused=is_paused))
     line = records[0].line
     values = [record.value for record in records]
     instructions = [v["instructions"] for v in values if isinstance(v.get("instructions"), str) and v["instructions"]]
     times = [time.timestamp() for run in runs for time in (run.created_at, run.finished_at) if time]
-    data = {"system_instructions": instructions[-1]} if instructions else None
+    data = {"system_instructions": instructions[-1]} if instructions else {}
+    data |= {key: facts[key] for key in _CONVERSATION_FACTS if facts.get(key)}
     return Draft(
         file=source.name,
         line=lambda: line,
         session=Session(
             session_id=session_id,
             agent_id="pydantic-ai",
-            agent_data=data,
+            agent_data=data or None,
             metadata={"file": source.name},
             created_at=int(min(times)) if times else None,
             updated_at=int(max(times)) if times else None,
@@ -174,11 +212,11 @@ def _starts_run(record: _Record, owners: list[_Record], messages: list[SourceMes
     return has_prompt and any(item.is_prompt for item in record.messages) and owners[-1].value["kind"] == "response"
 
 
-def _describe(run: Run, records: Sequence[_Record]) -> list[Any]:
+def _describe(run: Run, records: Sequence[_Record], *, is_paused: bool) -> list[Any]:
     """Set what the source states about a run; return it, for the hash."""
     responses = [record.value for record in records if record.value["kind"] == "response"]
     last = records[-1].value
-    if last.get("state") in ("interrupted", "incomplete"):
+    if is_paused or last.get("state") in ("interrupted", "incomplete"):
         run.status = "INTERRUPTED"
     elif responses and last is responses[-1] and last.get("finish_reason") == "error":
         run.status = "ERROR"
