@@ -33,7 +33,7 @@ from kern_nb.ingest.importers.openhands import v0, v1
 from kern_nb.ingest.importers.openhands.thread import Record, Thread
 from kern_nb.ingest.importers.openhands.usage import Spent, assign_usage, model_of
 from kern_nb.ingest.parsing import tree
-from kern_nb.ingest.parsing.times import to_time, to_unix_seconds
+from kern_nb.ingest.parsing.times import is_local_time, to_time, to_unix_seconds
 from kern_nb.ingest.parsing.tree import Entry, build_steps, record_key
 from kern_nb.ingest.parsing.values import drop_null, keep_scalars, to_id, to_list, to_object, to_text
 from kern_nb.ingest.report import Problem
@@ -193,12 +193,18 @@ def _read_events(
     lines: list[int] = []
     events: list[Record] = []
     acp_calls: dict[str, int] = {}
+    seen: dict[str, Record] = {}
     for line, value in items:
         if not isinstance(value, dict):
             yield Problem(
                 source.name, line, f"The event is not imported: it must be an object, got {json_type(value)}."
             )
             continue
+        event_id = to_id(value.get("id"))
+        if event_id is not None and event_id in seen and seen[event_id] == value:
+            continue  # the pages of an export may overlap
+        if event_id is not None:
+            seen[event_id] = value
         call_id = to_id(value.get("tool_call_id")) if value.get("kind") == "ACPToolCallEvent" else None
         if call_id is not None and call_id in acp_calls:  # a later version of the same call
             events[acp_calls[call_id]] = value | {"id": events[acp_calls[call_id]].get("id")}
@@ -267,17 +273,18 @@ def _draft(conversation: _Conversation, path: list[int], session_id: str) -> tup
     if runs and status in ("error", "stuck") and runs[-1].status == "COMPLETED":
         runs[-1].status, runs[-1].error = "ERROR", f"The agent is in the state {status!r}."
         hashes[-1] = hash_record(hashes[-1], status)
-    times = [time for event in conversation.events if (time := to_time(event.get("timestamp")))]
+    stated = [event.get("timestamp") for event in conversation.events]
+    times = [time for value in stated if (time := to_time(value))]
     created, updated = (to_time(details.get(name)) for name in ("created_at", "updated_at"))
-    created = created or (times[0] if times else None)
-    updated = updated or to_time(details.get("last_updated_at")) or (times[-1] if times else None)
+    created = created or min(times, default=None)
+    updated = updated or to_time(details.get("last_updated_at")) or max(times, default=None)
     title = to_text(details.get("title"))
     metadata = {
         "file": source.name,
         "model": model,
         "cwd": to_text(to_object(state.get("workspace")).get("working_dir")),
         "execution_status": status,
-        "time_zone": "unknown" if times else None,
+        "time_zone": "unknown" if any(map(is_local_time, stated)) else None,
     }
     tools = [to_text(to_object(tool).get("name")) for tool in to_list(to_object(state.get("agent")).get("tools"))]
     data = {"tools": tools, "stats": state.get("stats"), "events": others}
