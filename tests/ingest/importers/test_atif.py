@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 
 import pytest
@@ -182,6 +183,14 @@ def test_sessions_without_a_trajectory_id_are_named_by_their_file(tmp_path):
     assert read(write(tmp_path / "trajectory.json", value))[0].session_id == "s/trajectory"
     value["session_id"] = None
     assert read(write(tmp_path / "other.json", value))[0].session_id == "other"
+
+
+def test_a_compressed_file_has_the_same_session(store, tmp_path):
+    path = write(tmp_path / "x.json", trajectory(trajectory_id=None))
+    store.ingest(path, progress=False)
+    compressed = tmp_path / "x.json.gz"
+    compressed.write_bytes(gzip.compress(path.read_bytes()))
+    assert store.ingest(compressed, progress=False).skipped == 1
 
 
 def test_totals_are_the_usage_of_a_run_without_metrics(tmp_path):

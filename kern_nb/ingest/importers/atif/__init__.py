@@ -258,7 +258,7 @@ def _session_id(source: Source, line: int, document: dict[str, Any], link: _Link
         return trajectory_id
     if link.fallback_id is not None:
         return link.fallback_id
-    name = source.name.rsplit(".", 1)[0] + (f"-{line}" if line > 1 and source.name.endswith(".jsonl") else "")
+    name = source.session_name + (f"-{line}" if line > 1 and ".jsonl" in PurePath(source.name).suffixes else "")
     return name if session_id is None else f"{session_id}/{name}"
 
 

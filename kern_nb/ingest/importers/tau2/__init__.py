@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 
 from kern_nb.db import codec
 from kern_nb.db.mapping import to_micros
+from kern_nb.ingest.archives import plain_name
 from kern_nb.ingest.importer import (
     RECORD_ERRORS,
     Draft,
@@ -201,7 +202,7 @@ def _parse_experiment(source: Source, document: dict[str, Any], *, is_folder: bo
     agent = to_object(info.get("agent_info"))
     serialized_info = codec.dumps(info).encode()
     metadata = {
-        "experiment": PurePath(source.location).parent.name if is_folder else PurePath(source.name).stem,
+        "experiment": PurePath(source.location).parent.name if is_folder else PurePath(source.session_name).name,
         "domain": to_object(info.get("environment_info")).get("domain_name"),
         "model": agent.get("llm"),
         "user_model": to_object(info.get("user_info")).get("llm"),
@@ -260,7 +261,7 @@ def _session_id(simulation: Any, experiment: _Experiment) -> str:
         raise MalformedRecord(f"the simulation must be an object, got {json_type(simulation)}")
     session_id, task_id, trial = (to_id(simulation.get(key)) for key in ("id", "task_id", "trial"))
     if session_id is None and task_id is not None:
-        return f"{experiment.file.rsplit('.', 1)[0]}/{task_id}/{trial or 0}"
+        return f"{PurePath(plain_name(experiment.file)).with_suffix('').as_posix()}/{task_id}/{trial or 0}"
     if session_id is None:
         raise MalformedRecord("the simulation has no 'id'")
     return session_id
