@@ -7,14 +7,17 @@ from typing import Any
 from kern_nb.ingest.parsing.values import to_object
 
 _METADATA = frozenset({"organization_id", "runtime_type", "turn_count"})
+_REPLY = frozenset({"session_id", "execution_id", "message_count"})
 _TOOL_FIELDS = frozenset({"tool_execution_id", "tool_output", "tool_status"})
 
 
 def is_control_plane_body(value: Any) -> bool:
-    """Whether a record is the body of a write or the reply of a read: its metadata or its tool messages say so."""
+    """Whether a record is the body of a write or the reply of a read: its fields, metadata or tool messages say so."""
     messages = value.get("messages") if isinstance(value, dict) else None
     if not isinstance(messages, list) or not ("session_id" in value or "execution_id" in value):
         return False
+    if _REPLY <= value.keys():
+        return True
     if len(_METADATA & to_object(value.get("metadata")).keys()) > 1:
         return True
     return any(is_tool_message(message) for message in messages)
