@@ -138,7 +138,9 @@ def test_damaged_files(tmp_path):
 
 def test_a_reply_without_metadata(read):
     """Its own fields tell it apart: the session is the execution."""
-    [draft] = read({"session_id": "s", "execution_id": "e", "message_count": 1, "messages": MESSAGES[:1], "metadata": {}})
+    [draft] = read(
+        {"session_id": "s", "execution_id": "e", "message_count": 1, "messages": MESSAGES[:1], "metadata": {}}
+    )
     assert draft.session_id == "e"
 
 
@@ -148,7 +150,12 @@ def test_counted_message_ids_make_no_branch(tmp_path):
 
     def body(execution, prefix, *texts):
         messages = [
-            {"role": role, "content": text, "message_id": f"{prefix}{number}", "timestamp": f"2026-01-01T00:00:0{number}Z"}
+            {
+                "role": role,
+                "content": text,
+                "message_id": f"{prefix}{number}",
+                "timestamp": f"2026-01-01T00:00:0{number}Z",
+            }
             for number, (role, text) in enumerate(zip(("user", "assistant"), texts, strict=False))
         ]
         return {"session_id": "s", "execution_id": execution, "messages": messages, "metadata": METADATA}
@@ -170,5 +177,7 @@ def test_an_output_that_is_longer_than_the_content(read):
     [draft] = read({"session_id": "s", "messages": [MESSAGES[0], tool | {"tool_output": "long"}], "metadata": METADATA})
     message = draft.runs[0].messages[-1]
     assert (message.content, message.extra["tool_output"]) == ("short", "long")
-    [draft] = read({"session_id": "s", "messages": [MESSAGES[0], tool | {"tool_output": "short"}], "metadata": METADATA})
+    [draft] = read(
+        {"session_id": "s", "messages": [MESSAGES[0], tool | {"tool_output": "short"}], "metadata": METADATA}
+    )
     assert "tool_output" not in draft.runs[0].messages[-1].extra

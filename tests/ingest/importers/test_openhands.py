@@ -119,6 +119,16 @@ def test_a_folder_is_one_session(importer, tmp_path):
     assert (draft.session_id, len(draft.runs)) == ("conv", 2)
 
 
+def test_an_error_of_a_benchmark_ends_the_last_run(importer, tmp_path):
+    records = [
+        {"instance_id": f"i{number}", "error": error, "history": list(TALK)}
+        for number, error in enumerate(("No.", None))
+    ]
+    drafts, _ = read(importer, write(tmp_path, "output.jsonl", tuple(records)))
+    ends = [[(run.status, run.error) for run in draft.runs] for draft in drafts]
+    assert ends == [[("COMPLETED", None), ("ERROR", "No.")], [("COMPLETED", None)] * 2]
+
+
 def test_a_repeated_event_is_one(importer, tmp_path):
     [draft], problems = read(importer, write(tmp_path, "a.jsonl", (*TALK[:6], *TALK[3:9], *TALK[:2], TALK[9])))
     assert problems == []

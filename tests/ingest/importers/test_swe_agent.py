@@ -164,7 +164,12 @@ def test_outputs_of_calls_as_the_responses_api_has_them(importer, tmp_path):
         {"type": "function_call", "id": "f2", "name": "bash", "arguments": "{}"},
     ]}  # fmt: skip
     outputs = [
-        {"type": "function_call_output", "call_id": call_id, "output": "ok", "extra": {"returncode": 0, "timestamp": 1.7e9}}
+        {
+            "type": "function_call_output",
+            "call_id": call_id,
+            "output": "ok",
+            "extra": {"returncode": 0, "timestamp": 1.7e9},
+        }
         for call_id in ("f1", "f2")
     ]
     [draft], problems = read(

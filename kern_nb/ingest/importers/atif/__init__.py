@@ -219,10 +219,10 @@ def _draft(
         _set_run_fields(runs, hashes, document, trial)
     fields = without(document, _MAPPED_FIELDS)
     scalars, nested = split_scalars(fields)
-    stated = [to_object(step).get("timestamp") for step in steps]
-    times = [time for value in stated if (time := to_time(value))]
+    timestamps = [to_object(step).get("timestamp") for step in steps]
+    times = [time for value in timestamps if (time := to_time(value))]
     facts = {"version": to_id(agent.get("version")), "model": model, "session_id": to_id(document.get("session_id"))}
-    facts["time_zone"] = "unknown" if any(map(is_local_time, stated)) else None
+    facts["time_zone"] = "unknown" if any(map(is_local_time, timestamps)) else None
     session = Session(
         session_id=session_id,
         agent_id=agent["name"] if isinstance(agent.get("name"), str) else NAME,

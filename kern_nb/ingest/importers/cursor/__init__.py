@@ -88,7 +88,11 @@ class Cursor(Importer):
                 if isinstance(item, Problem):
                     yield item
                     continue
-                if isinstance(item.value, dict) and "role" not in item.value and isinstance(item.value.get("type"), str):
+                if (
+                    isinstance(item.value, dict)
+                    and "role" not in item.value
+                    and isinstance(item.value.get("type"), str)
+                ):
                     events.append(item.value)
                     continue
                 try:

@@ -16,7 +16,7 @@ def is_control_plane_body(value: Any) -> bool:
     messages = value.get("messages") if isinstance(value, dict) else None
     if not isinstance(messages, list) or not ("session_id" in value or "execution_id" in value):
         return False
-    if _REPLY <= value.keys():
+    if value.keys() >= _REPLY:
         return True
     if len(_METADATA & to_object(value.get("metadata")).keys()) > 1:
         return True

@@ -187,24 +187,29 @@ class _Conversation(NamedTuple):
     spent: dict[int, Spent]
 
 
+def _without_repetitions(items: list[Value]) -> Iterator[Value]:
+    """The events without those that are equal to an earlier one of that id: the pages of an export may overlap."""
+    seen: dict[str, Record] = {}
+    for item in items:
+        event_id = to_id(to_object(item.value).get("id"))
+        if event_id is None or seen.get(event_id) != item.value:
+            yield item
+        if event_id is not None:
+            seen[event_id] = item.value
+
+
 def _read_events(
     source: Source, items: list[Value], state: Record, details: Record, session_id: str | None
 ) -> Iterator[Draft | Problem]:
     lines: list[int] = []
     events: list[Record] = []
     acp_calls: dict[str, int] = {}
-    seen: dict[str, Record] = {}
-    for line, value in items:
+    for line, value in _without_repetitions(items):
         if not isinstance(value, dict):
             yield Problem(
                 source.name, line, f"The event is not imported: it must be an object, got {json_type(value)}."
             )
             continue
-        event_id = to_id(value.get("id"))
-        if event_id is not None and event_id in seen and seen[event_id] == value:
-            continue  # the pages of an export may overlap
-        if event_id is not None:
-            seen[event_id] = value
         call_id = to_id(value.get("tool_call_id")) if value.get("kind") == "ACPToolCallEvent" else None
         if call_id is not None and call_id in acp_calls:  # a later version of the same call
             events[acp_calls[call_id]] = value | {"id": events[acp_calls[call_id]].get("id")}
@@ -270,9 +275,12 @@ def _draft(conversation: _Conversation, path: list[int], session_id: str) -> tup
     model = model_of(state, conversation.events)
     runs, hashes, keys = thread.build_runs(session_id, model)
     status = to_text(state.get("execution_status"))
-    if runs and status in ("error", "stuck") and runs[-1].status == "COMPLETED":
-        runs[-1].status, runs[-1].error = "ERROR", f"The agent is in the state {status!r}."
-        hashes[-1] = hash_record(hashes[-1], status)
+    failure = to_text(details.get("error"))  # of the results of a benchmark
+    if failure is None and status in ("error", "stuck"):
+        failure = f"The agent is in the state {status!r}."
+    if runs and failure is not None and runs[-1].status == "COMPLETED":
+        runs[-1].status, runs[-1].error = "ERROR", failure
+        hashes[-1] = hash_record(hashes[-1], failure)
     stated = [event.get("timestamp") for event in conversation.events]
     times = [time for value in stated if (time := to_time(value))]
     created, updated = (to_time(details.get(name)) for name in ("created_at", "updated_at"))

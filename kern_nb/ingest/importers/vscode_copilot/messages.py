@@ -7,7 +7,17 @@ from datetime import datetime
 from typing import Any
 
 from kern_nb.ingest.parsing.times import to_time_from_ms
-from kern_nb.ingest.parsing.values import first_text, to_args, to_count, to_flag, to_id, to_list, to_object, to_text, without
+from kern_nb.ingest.parsing.values import (
+    first_text,
+    to_args,
+    to_count,
+    to_flag,
+    to_id,
+    to_list,
+    to_object,
+    to_text,
+    without,
+)
 from kern_nb.ingest.run_splitter import SourceMessage
 from kern_nb.records import Message, ToolCall, Usage
 
