@@ -102,6 +102,16 @@ def test_records_of_other_versions(importer, tmp_path):
     assert messages(draft)[0].extra["id"] == "x"
 
 
+def test_the_id_of_a_result_is_a_part_of_its_record(importer, tmp_path):
+    """A file that is corrected changes the run."""
+    hashes = set()
+    for call_id in ("t1", "t2"):
+        result = said("user", {"type": "tool_result", "tool_use_id": call_id, "content": "a b"})
+        [draft], _ = read(importer, write(tmp_path, "a.jsonl", (*TALK[:2], result)))
+        hashes.add(draft.hashes[0])
+    assert len(hashes) == 2
+
+
 def test_a_folder_has_transcripts_as_text(tmp_path):
     """Only in the folder where the program writes them."""
     write(tmp_path, "x/projects/p/agent-transcripts/id-2.txt", TEXT.encode())

@@ -136,12 +136,14 @@ def test_damaged_files(tmp_path):
         list(Kubiya().read(source))
 
 
-def test_a_reply_without_metadata(read):
-    """Its own fields tell it apart: the session is the execution."""
+def test_bodies_without_metadata(read):
+    """Their own fields and the ids of messages tell them apart: the session is the execution."""
     [draft] = read(
         {"session_id": "s", "execution_id": "e", "message_count": 1, "messages": MESSAGES[:1], "metadata": {}}
     )
     assert draft.session_id == "e"
+    [draft] = read({"session_id": "s", "user_id": None, "messages": MESSAGES[:1], "metadata": {}})
+    assert draft.session_id == "s"
 
 
 def test_counted_message_ids_make_no_branch(tmp_path):

@@ -315,8 +315,9 @@ def _set_run_fields(runs: list[Run], hashes: list[str], document: dict[str, Any]
         runs[-1].status, runs[-1].error = "ERROR", trial.error
         hashes[-1] = hash_record(hashes[-1], trial.error)
     totals = to_object(document.get("final_metrics"))
+    has_nested = bool(document.get("subagent_trajectories")) or any(_nested_references(document))
     if len(runs) == 1 and totals:
-        runs[0].usage = _remaining_usage(runs[0], totals, has_nested=any(_nested_references(document)))
+        runs[0].usage = _remaining_usage(runs[0], totals, has_nested=has_nested)
         hashes[0] = hash_record(hashes[0], totals) if runs[0].usage else hashes[0]
 
 

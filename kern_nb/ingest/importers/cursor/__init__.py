@@ -123,7 +123,10 @@ def _parse(record: Any) -> list[SourceMessage]:
         raise MalformedRecord("it has no content")
     time = to_time(record.get("timestamp"))
     blocks = split_blocks(stated["content"], time)
-    results = [SourceMessage(result, result.content, starts_run=False) for result in blocks.results]
+    results = [
+        SourceMessage(result, [result.content, result.tool_call_id, result.is_error], starts_run=False)
+        for result in blocks.results
+    ]
     extra = without(record, (*_RECORD_KEYS, "timestamp")) | without(stated, ("content", "role"))
     extra |= {"parts": blocks.others} if blocks.others else {}
     parts = blocks.parts

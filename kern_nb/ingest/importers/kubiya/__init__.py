@@ -11,7 +11,6 @@ no model, usage or cost. ``turn_count`` is really the number of messages: it is 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
@@ -22,7 +21,7 @@ from kern_nb.ingest.chats.drafts import line_id
 from kern_nb.ingest.chats.fields import find_error, find_id, find_time
 from kern_nb.ingest.chats.messages import has_local_times, says_something
 from kern_nb.ingest.importer import RECORD_ERRORS, Draft, Importer, MalformedRecord, error_text, hash_record
-from kern_nb.ingest.importers.kubiya.body import is_control_plane_body, is_tool_message
+from kern_nb.ingest.importers.kubiya.body import has_execution, is_control_plane_body, is_tool_message
 from kern_nb.ingest.parsing.times import to_unix_seconds
 from kern_nb.ingest.parsing.tree import record_key
 from kern_nb.ingest.parsing.values import checked_id, drop_null, to_object
@@ -39,7 +38,6 @@ _MAPPED_FIELDS = frozenset(
         "timestamp",
     }
 )  # fmt: skip
-_WITH_EXECUTION = re.compile(r".+_(user|assistant|system|tool)_.+", re.DOTALL)
 _START = datetime.min.replace(tzinfo=UTC)
 
 
@@ -120,7 +118,7 @@ def _parse_messages(records: list[Any]) -> list[SourceMessage]:
 
 def _with_global_key(item: SourceMessage, session_id: str) -> SourceMessage:
     """A message whose key is equal in its copies only: ids begin with that of an execution, but a client may count."""
-    if item.key is None or _WITH_EXECUTION.fullmatch(item.key):
+    if item.key is None or has_execution({"message_id": item.key}):
         return item
     return item._replace(key=record_key(session_id, item.key))
 

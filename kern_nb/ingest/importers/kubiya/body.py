@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from kern_nb.ingest.parsing.values import to_object
 
 _METADATA = frozenset({"organization_id", "runtime_type", "turn_count"})
 _REPLY = frozenset({"session_id", "execution_id", "message_count"})
+_WITH_EXECUTION = re.compile(r".+_(user|assistant|system|tool)_.+", re.DOTALL)
 _TOOL_FIELDS = frozenset({"tool_execution_id", "tool_output", "tool_status"})
 
 
 def is_control_plane_body(value: Any) -> bool:
-    """Whether a record is the body of a write or the reply of a read: its fields, metadata or tool messages say so."""
+    """Whether a record is the body of a write or the reply of a read: its fields, metadata or messages say so."""
     messages = value.get("messages") if isinstance(value, dict) else None
     if not isinstance(messages, list) or not ("session_id" in value or "execution_id" in value):
         return False
@@ -20,7 +22,13 @@ def is_control_plane_body(value: Any) -> bool:
         return True
     if len(_METADATA & to_object(value.get("metadata")).keys()) > 1:
         return True
-    return any(is_tool_message(message) for message in messages)
+    return any(is_tool_message(message) or has_execution(message) for message in messages)
+
+
+def has_execution(message: Any) -> bool:
+    """Whether the id of a message begins with that of its execution, as ``<execution>_user_1``."""
+    message_id = to_object(message).get("message_id")
+    return isinstance(message_id, str) and _WITH_EXECUTION.fullmatch(message_id) is not None
 
 
 def is_tool_message(message: Any) -> bool:
