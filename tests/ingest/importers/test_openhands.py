@@ -259,6 +259,7 @@ def test_neighbouring_layouts_are_not_recognized(importer, tmp_path):
         {"agent": {"name": "x"}, "id": "1", "messages": []},
         {"kind": "MessageEvent", "source": "user"},
         {"kind": 0, "v": {}},
+        {"action": "move", "args": {"x": 1}, "id": 1},
         [{"source": "agent", "kind": "Other", "timestamp": "x"}],
     )
     for number, value in enumerate(others):

@@ -9,7 +9,8 @@ from kern_nb.ingest.parsing.values import to_object
 
 _METADATA = frozenset({"organization_id", "runtime_type", "turn_count"})
 _REPLY = frozenset({"session_id", "execution_id", "message_count"})
-_WITH_EXECUTION = re.compile(r".+_(user|assistant|system|tool)_.+", re.DOTALL)
+_FIELDS = _REPLY | {"user_id", "messages", "metadata"}
+_WITH_EXECUTION = re.compile(r".+_((user|assistant|system)_\d+(_pre|_post)?|tool_.+)", re.DOTALL)
 _TOOL_FIELDS = frozenset({"tool_execution_id", "tool_output", "tool_status"})
 
 
@@ -22,7 +23,9 @@ def is_control_plane_body(value: Any) -> bool:
         return True
     if len(_METADATA & to_object(value.get("metadata")).keys()) > 1:
         return True
-    return any(is_tool_message(message) or has_execution(message) for message in messages)
+    if any(map(is_tool_message, messages)):
+        return True
+    return value.keys() <= _FIELDS and any(map(has_execution, messages))
 
 
 def has_execution(message: Any) -> bool:
