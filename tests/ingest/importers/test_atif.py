@@ -239,6 +239,15 @@ def test_a_chain_of_files_is_read_once(store, tmp_path):
     assert (report.sessions, report.messages, report.branches, report.errors) == (3, 6, 2, [])
 
 
+def test_a_list_of_trajectories(store, tmp_path):
+    one, other = (trajectory(trajectory_id=None, session_id=session) for session in ("s", None))
+    path = tmp_path / "set.json"
+    path.write_text(json.dumps([one, 5, other]))
+    problem, *drafts = sorted(read(path), key=lambda item: hasattr(item, "runs"))
+    assert (problem.line, [draft.session_id for draft in drafts]) == (1, ["s/set-1", "set-3"])
+    assert store.ingest(path, progress=False).sessions == 2
+
+
 def test_times_without_a_zone_are_noted(tmp_path):
     value = trajectory(steps=[step(1, "user", "Hi.", timestamp="2026-04-05T08:00:01"), step(2, "agent", "Hello.")])
     [draft] = read(write(tmp_path / "trajectory.json", value))

@@ -182,6 +182,18 @@ def test_outputs_of_calls_as_the_responses_api_has_them(importer, tmp_path):
     assert messages(draft)[2].created_at.year == 2023
 
 
+def test_a_result_of_several_calls(importer, tmp_path):
+    calls = [call for number in (1, 2) for call in called(number, "ls")["tool_calls"]]
+    both = result(1, "a b") | {"tool_call_ids": ["c1", "c2"]}
+    history = [said("user", "Task"), called(1, "ls") | {"tool_calls": calls}, both]
+    path = write(tmp_path, "a.traj", TRAJECTORY | {"history": history})
+    frame = import_twice(tmp_path, path).tool_calls_df()
+    assert frame[["tool_call_id", "status", "result"]].to_numpy().tolist() == [
+        ["c1", "completed", "a b"],
+        ["c2", "completed", "a b"],
+    ]
+
+
 def test_cached_tokens_of_other_providers(importer, tmp_path):
     usage = {"prompt_tokens": 30, "completion_tokens": 3, "cache_read_input_tokens": 20}
     answer = {"role": "assistant", "content": "x", "extra": {"response": {"usage": usage}}}

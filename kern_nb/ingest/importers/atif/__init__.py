@@ -51,8 +51,8 @@ class Atif(Importer):
     locations = (Location("jobs", "**/agent/trajectory*.json"),)
 
     def recognizes(self, source: Source) -> bool:
-        """An object that states a version of ATIF and has steps."""
-        return any(map(_is_trajectory, source.head))
+        """An object that states a version of ATIF and has steps, or a list of these."""
+        return any(map(_is_trajectory, _values_of(source)))
 
     def companions(self, source: Source) -> Iterable[Path]:
         """The trajectories that this one names, if they lie beside it, those that they name, and the trial's result."""
@@ -60,7 +60,7 @@ class Atif(Importer):
         pending = [source]
         while pending:
             current = pending.pop()
-            paths = [path for value in current.head for _, _, path in _references(current.path, value)]
+            paths = [path for value in _values_of(current) for _, _, path in _references(current.path, value)]
             for path in paths:
                 if path not in named and path != source.path:
                     named[path] = None
@@ -69,7 +69,7 @@ class Atif(Importer):
 
     def start_time(self, source: Source) -> str:
         """When its first step was taken."""
-        steps = [step for value in source.head for step in to_list(to_object(value).get("steps"))]
+        steps = [step for value in _values_of(source) for step in to_list(to_object(value).get("steps"))]
         times = [step["timestamp"] for step in steps if isinstance(to_object(step).get("timestamp"), str)]
         return str(times[0]) if times else ""
 
@@ -85,6 +85,12 @@ class _Link(NamedTuple):
     is_branch: bool = False
     membership: Membership | None = None
     fallback_id: str | None = None
+    name: str | None = None
+
+
+def _values_of(source: Source) -> list[Any]:
+    """The first values of a file; a list may be a data set."""
+    return [item for value in source.head for item in (value if isinstance(value, list) else [value])]
 
 
 def _is_trajectory(value: Any) -> bool:
@@ -99,10 +105,15 @@ def _read_file(source: Source, trial: Trial, link: _Link, seen: set[Path]) -> It
     for item in source.values():
         if isinstance(item, Problem):
             yield item
-        elif not _is_trajectory(item.value):
-            yield Problem(source.name, item.line, "The record is no trajectory in ATIF.")
-        else:
-            yield from _read_trajectory(source, item.line, item.value, trial, link, seen)
+            continue
+        is_list = isinstance(item.value, list)
+        for index, value in enumerate(item.value if is_list else [item.value]):
+            line = source.line_of(None, index, item.line) if is_list else item.line
+            if not _is_trajectory(value):
+                yield Problem(source.name, line, "The record is no trajectory in ATIF.")
+                continue
+            name = f"{source.session_name}-{index + 1}" if is_list else None
+            yield from _read_trajectory(source, line, value, trial, link._replace(name=name), seen)
 
 
 def _read_trajectory(
@@ -258,7 +269,8 @@ def _session_id(source: Source, line: int, document: dict[str, Any], link: _Link
         return trajectory_id
     if link.fallback_id is not None:
         return link.fallback_id
-    name = source.session_name + (f"-{line}" if line > 1 and ".jsonl" in PurePath(source.name).suffixes else "")
+    is_later = line > 1 and ".jsonl" in PurePath(source.name).suffixes
+    name = link.name or source.session_name + (f"-{line}" if is_later else "")
     return name if session_id is None else f"{session_id}/{name}"
 
 

@@ -69,10 +69,21 @@ def parse_messages(history: Sequence[Any], steps: list[Step]) -> tuple[list[Sour
         is_demo = _is_demo(record)
         is_task = message.role == "user" and not is_demo and not has_task
         has_task = has_task or is_task
+        if message.role == "tool":
+            _answer_others(message, messages)
         messages.append(SourceMessage(message, record, None, is_task))
         if message.role == "assistant" and not is_demo:
             next_step = _find_step(record, message, steps, next_step)
     return messages, errors
+
+
+def _answer_others(result: Message, before: list[SourceMessage]) -> None:
+    """Complete the other calls of an answer, if one message is the result of several."""
+    ids = to_list(result.extra.get("tool_call_ids"))[1:]
+    answer = next((item.message for item in reversed(before) if item.message.role == "assistant"), None)
+    for call in answer.tool_calls if answer and ids else ():
+        if call.tool_call_id in ids:
+            call.result, call.status = result.content, "completed"
 
 
 def _is_demo(record: Record) -> bool:
