@@ -25,6 +25,9 @@ _KINDS = {
 }
 _KIND_OF = {suffix: kind for kind, suffixes in _KINDS.items() for suffix in suffixes}
 
+# Where text files are transcripts: Cursor writes them. Elsewhere they are notes.
+_TEXT, _TRANSCRIPTS = ".txt", "agent-transcripts"
+
 # Folders that programs add to a folder or an archive.
 _NEVER = ("__MACOSX", ".git")
 
@@ -69,6 +72,7 @@ def _walk(
 
     for parent, folders, files in os.walk(folder, onerror=unreadable):
         relative = PurePosixPath(Path(parent).relative_to(folder).as_posix())
+        has_transcripts = _TRANSCRIPTS in PurePosixPath(location, relative).parts
         for name in [name for name in folders if name in _NEVER or (name.startswith(".") and not with_hidden)]:
             folders.remove(name)
             report.pass_over("hidden", prefix + str(relative / name))
@@ -77,7 +81,7 @@ def _walk(
             suffix = path.suffix.lower()
             if name.startswith("."):
                 report.pass_over("hidden", prefix + shown)
-            elif suffix not in SUFFIXES:
+            elif suffix not in SUFFIXES and not (has_transcripts and suffix == _TEXT):
                 report.pass_over(_KIND_OF.get(suffix, "other"), prefix + shown)
             elif not path.is_file():
                 report.pass_over("unreadable", prefix + shown, "it is not a regular file")

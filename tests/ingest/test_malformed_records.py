@@ -88,7 +88,7 @@ def test_a_malformed_conversation_is_not_imported(db, tmp_path, record):
     [
         {"task_id": "8"},
         {"id": "x"},
-        {"id": 7, "messages": []},
+        {"id": [7], "messages": []},
         {"id": "x", "messages": {}},
         simulation("x", messages=[{"content": "no role"}]),
         simulation("x", messages=["text"]),

@@ -128,9 +128,10 @@ def test_what_is_no_time(value):
 
 
 def test_milliseconds_and_nanoseconds():
-    """Where a format states its unit, the size does not matter; 0 nanoseconds are how OTLP writes none."""
+    """Where a format states its unit, the size does not matter; 0 is how programs write none."""
     assert times.to_time_from_ms(NOON.timestamp() * 1000) == NOON
     assert times.to_time_from_ms(1500) == datetime(1970, 1, 1, 0, 0, 1, 500_000, UTC)
+    assert times.to_time_from_ms(0) is times.to_time_from_ms(-1) is None
     assert times.to_time_from_ns(int(NOON.timestamp() * 2) * 10**9 // 2) == NOON
     assert times.to_time_from_ns("1500000000") == datetime(1970, 1, 1, 0, 0, 1, 500_000, UTC)
     assert times.to_time_from_ns(0) is times.to_time_from_ns("0") is None

@@ -29,6 +29,7 @@ from kern_nb.ingest.parsing.values import (
     finite_scores,
     split_scalars,
     to_args,
+    to_id,
     to_list,
     to_object,
     without,
@@ -60,7 +61,8 @@ class TauBench(Importer):
 
     def recognizes(self, source: Source) -> bool:
         """A list of records, or a record per line, with a task and a trajectory."""
-        return any(_is_record(value[0] if isinstance(value, list) and value else value) for value in source.head)
+        records = (record for value in source.head for record in (value if isinstance(value, list) else [value]))
+        return any(map(_is_record, records))
 
     def read(self, source: Source) -> Iterator[Draft | Problem]:
         """Yield a draft per record."""
@@ -85,12 +87,14 @@ def _is_record(value: Any) -> bool:
 
 
 def _draft(source: Source, record: Any, line: Callable[[], int], counts: dict[str, int]) -> Draft:
-    messages = require_field(record, "traj", list, "the record")
-    task_id = record.get("task_id")
-    if type(task_id) not in (int, str):
+    # A task that failed before the first message has a reward nevertheless.
+    is_empty = isinstance(record, dict) and "traj" in record and record["traj"] is None
+    messages = [] if is_empty else require_field(record, "traj", list, "the record")
+    task_id = to_id(record.get("task_id"))
+    if task_id is None:
         raise MalformedRecord("'task_id' of the record must be a number or a string")
     parsed = [_parse_message(message, index) for index, message in enumerate(messages)]
-    session_id = f"{source.name.rsplit('.', 1)[0]}/{task_id}/{record.get('trial', 0)}"
+    session_id = f"{source.session_name}/{task_id}/{to_id(record.get('trial')) or 0}"
     counts[session_id] = counts.get(session_id, 0) + 1
     if counts[session_id] > 1:
         session_id = f"{session_id}~{counts[session_id]}"
@@ -112,7 +116,7 @@ def _draft(source: Source, record: Any, line: Callable[[], int], counts: dict[st
         session=Session(
             session_id=session_id,
             agent_data={NAME: nested | details},
-            metadata=_parse_name(source.name) | facts | scalars | {"task_id": str(task_id)},
+            metadata=_parse_name(PurePath(source.session_name).name) | facts | scalars | {"task_id": task_id},
         ),
         runs=runs,
         hashes=hashes,
@@ -123,9 +127,8 @@ def _draft(source: Source, record: Any, line: Callable[[], int], counts: dict[st
     )
 
 
-def _parse_name(name: str) -> dict[str, Any]:
+def _parse_name(stem: str) -> dict[str, Any]:
     """What the name of a file states, in the two forms that tau-bench uses."""
-    stem = PurePath(name).stem
     match = _RESULT_NAME.fullmatch(stem) or _HISTORICAL_NAME.fullmatch(stem)
     return {"experiment": stem} | (match.groupdict() if match else {})
 

@@ -33,10 +33,10 @@ def to_time(value: Any) -> datetime | None:
 
 
 def to_time_from_ms(value: Any) -> datetime | None:
-    """A time from the milliseconds since 1970."""
+    """A time from the milliseconds since 1970; 0 and -1 are how programs write none."""
     milliseconds = to_number(value)
     try:
-        return None if milliseconds is None else _EPOCH + timedelta(milliseconds=milliseconds)
+        return None if milliseconds in (None, 0, -1) else _EPOCH + timedelta(milliseconds=milliseconds)
     except OverflowError:
         return None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 
 import pytest
@@ -184,6 +185,14 @@ def test_sessions_without_a_trajectory_id_are_named_by_their_file(tmp_path):
     assert read(write(tmp_path / "other.json", value))[0].session_id == "other"
 
 
+def test_a_compressed_file_has_the_same_session(store, tmp_path):
+    path = write(tmp_path / "x.json", trajectory(trajectory_id=None))
+    store.ingest(path, progress=False)
+    compressed = tmp_path / "x.json.gz"
+    compressed.write_bytes(gzip.compress(path.read_bytes()))
+    assert store.ingest(compressed, progress=False).skipped == 1
+
+
 def test_totals_are_the_usage_of_a_run_without_metrics(tmp_path):
     """They are not added to those of steps."""
     totals = {"total_prompt_tokens": 50, "total_completion_tokens": 4, "total_cost_usd": 0.25, "total_steps": 2}
@@ -192,6 +201,69 @@ def test_totals_are_the_usage_of_a_run_without_metrics(tmp_path):
     assert (draft.runs[0].usage.input_tokens, draft.runs[0].usage.cost) == (50, 0.25)
     [draft] = read(write(tmp_path / "trajectory.json", trajectory(final_metrics=totals)))
     assert [run.usage for run in draft.runs] == [None, None]
+
+
+def test_totals_state_what_no_step_does(store, tmp_path):
+    """Many agents know the cost of the whole only; with nested agents, it may include what these state."""
+    one = [step(1, "user", "Hi."), step(2, "agent", "Hello.", **metrics(50, 4, 10))]
+    totals = {"total_prompt_tokens": 50, "total_completion_tokens": 4, "total_cost_usd": 0.25, "total_steps": 2}
+    path = write(tmp_path / "trajectory.json", trajectory(steps=one, final_metrics=totals))
+    store.ingest(path, progress=False)
+    row = store.sessions_df().iloc[0]
+    assert (row["input_tokens"], row["output_tokens"], row["cost"]) == (50, 4, 0.25)
+    inner = trajectory(trajectory_id="inner", steps=one)
+    one[1] |= results(("k", "x"))
+    one[1]["observation"]["results"][0]["subagent_trajectory_ref"] = [{"trajectory_id": "inner"}]
+    main, _ = read(write(path, trajectory(steps=one, final_metrics=totals, subagent_trajectories=[inner])))
+    assert main.runs[0].usage is None
+
+
+def test_ids_that_are_numbers(tmp_path):
+    inner = trajectory(trajectory_id=18, steps=steps()[1:3])
+    value = trajectory(trajectory_id=17, session_id=5, subagent_trajectories=[inner])
+    value["steps"][2]["tool_calls"][0]["tool_call_id"] = 3
+    value["steps"][2]["observation"]["results"][0] |= {"source_call_id": 3}
+    value["steps"][2]["observation"]["results"][0]["subagent_trajectory_ref"] = [{"trajectory_id": 18}]
+    main, nested = read(write(tmp_path / "trajectory.json", value))
+    assert (main.session_id, main.session.metadata["session_id"]) == ("17", "5")
+    assert (nested.session_id, nested.membership.session_id, nested.membership.tool_call_id) == ("18", "17", "3")
+
+
+def test_a_chain_of_files_is_read_once(store, tmp_path):
+    """Each file names the next: none is read on its own."""
+    for number, (name, following) in enumerate((("a", "b.json"), ("b", "c.json"), ("c", None))):
+        own = [step(number * 2 + 1, "user", f"Prompt {name}."), step(number * 2 + 2, "agent", f"Answer {name}.")]
+        value = trajectory(trajectory_id=None, session_id=None, steps=own, continued_trajectory_ref=following)
+        write(tmp_path / "x" / f"{name}.json", value)
+    report = store.ingest(tmp_path / "x", progress=False)
+    assert (report.sessions, report.messages, report.branches, report.errors) == (3, 6, 2, [])
+
+
+def test_a_list_of_trajectories(store, tmp_path):
+    one, other = (trajectory(trajectory_id=None, session_id=session) for session in ("s", None))
+    path = tmp_path / "set.json"
+    path.write_text(json.dumps([one, 5, other]))
+    problem, *drafts = sorted(read(path), key=lambda item: hasattr(item, "runs"))
+    assert (problem.line, [draft.session_id for draft in drafts]) == (1, ["s/set-1", "set-3"])
+    assert store.ingest(path, progress=False).sessions == 2
+
+
+def test_times_without_a_zone_are_noted(tmp_path):
+    value = trajectory(steps=[step(1, "user", "Hi.", timestamp="2026-04-05T08:00:01"), step(2, "agent", "Hello.")])
+    [draft] = read(write(tmp_path / "trajectory.json", value))
+    assert draft.session.metadata["time_zone"] == "unknown"
+    [draft] = read(write(tmp_path / "trajectory.json", trajectory()))
+    assert "time_zone" not in draft.session.metadata
+
+
+def test_a_bad_call_or_result_leaves_its_step(tmp_path):
+    value = trajectory()
+    value["steps"][2]["tool_calls"].append("x")
+    value["steps"][2]["observation"]["results"].insert(0, 5)
+    *problems, draft = read(write(tmp_path / "trajectory.json", value))
+    assert [problem.reason.split(" is ")[0] for problem in problems] == ["Call 2 of the step", "Result 1 of the step"]
+    assert sum(len(run.messages) for run in draft.runs) == 7
+    assert [call.status for m in draft.runs[0].messages for call in m.tool_calls] == ["completed"]
 
 
 def test_a_trial_has_a_reward(store, tmp_path):

@@ -88,6 +88,37 @@ def test_a_transcript_as_text(importer, tmp_path):
     import_twice(tmp_path, path)
 
 
+def test_records_of_other_versions(importer, tmp_path):
+    """In the folder of the program, messages may have more fields, and there are other records."""
+    talk = [value | {"timestamp": f"2026-01-02T03:04:0{number}Z", "id": "x"} for number, value in enumerate(TALK)]
+    ended = {"type": "turn_ended", "status": "success"}
+    path = write(tmp_path, "projects/p/agent-transcripts/id-1.jsonl", (*talk, ended))
+    assert recognized_by(path) == "cursor"
+    assert recognized_by(write(tmp_path, "id-1.jsonl", tuple(talk))) != "cursor"
+    [draft], problems = read(importer, path)
+    assert problems == []
+    assert draft.session.agent_data["cursor"]["events"] == [ended]
+    assert draft.session.updated_at - draft.session.created_at == 4
+    assert messages(draft)[0].extra["id"] == "x"
+
+
+def test_the_id_of_a_result_is_a_part_of_its_record(importer, tmp_path):
+    """A file that is corrected changes the run."""
+    hashes = set()
+    for call_id in ("t1", "t2"):
+        result = said("user", {"type": "tool_result", "tool_use_id": call_id, "content": "a b"})
+        [draft], _ = read(importer, write(tmp_path, "a.jsonl", (*TALK[:2], result)))
+        hashes.add(draft.hashes[0])
+    assert len(hashes) == 2
+
+
+def test_a_folder_has_transcripts_as_text(tmp_path):
+    """Only in the folder where the program writes them."""
+    write(tmp_path, "x/projects/p/agent-transcripts/id-2.txt", TEXT.encode())
+    write(tmp_path, "x/notes.txt", TEXT.encode())
+    assert import_twice(tmp_path, tmp_path / "x").sessions_df()["session_id"].tolist() == ["id-2"]
+
+
 def test_a_nested_agent_is_a_member(importer, tmp_path):
     folder = "projects/home-ann-shelf/agent-transcripts/id-1"
     write(tmp_path, f"{folder}/id-1.jsonl", TALK)
@@ -146,6 +177,15 @@ def test_the_database(importer, tmp_path):
     assert [(m.usage.input_tokens, m.model) for m in messages(draft) if m.usage] == [(50, "m1")]
     assert (old.session_id, inputs(old)) == ("c2", ["Sort"])
     import_twice(tmp_path, database(path, [row for row in ROWS if row[1] != "broken"]))
+
+
+def test_a_message_that_the_database_lacks_is_reported(importer, tmp_path):
+    pictured = BUBBLES[0] | {"images": [{"uuid": "i"}]}
+    rows = [("composerData:c1", COMPOSER), ("bubbleId:c1:b1", pictured), ("bubbleId:c1:b3", BUBBLES[2])]
+    [draft], [problem] = read(importer, database(tmp_path / "state.vscdb", rows))
+    assert "Message 1 of 'c1'" in problem.reason
+    assert roles(draft) == [["user", "assistant"]]
+    assert messages(draft)[0].extra == {"images": [{"uuid": "i"}]}
 
 
 def test_neighbouring_layouts_are_not_recognized(importer, tmp_path):

@@ -134,3 +134,52 @@ def test_damaged_files(tmp_path):
         source = Source(path, path.name)
         Kubiya().recognizes(source)
         list(Kubiya().read(source))
+
+
+def test_bodies_without_metadata(read):
+    """Their own fields and the ids of messages tell them apart: the session is the execution."""
+    [draft] = read(
+        {"session_id": "s", "execution_id": "e", "message_count": 1, "messages": MESSAGES[:1], "metadata": {}}
+    )
+    assert draft.session_id == "e"
+    [draft] = read({"session_id": "s", "user_id": None, "messages": MESSAGES[:1], "metadata": {}})
+    assert draft.session_id == "s"
+
+
+def test_counted_message_ids_make_no_branch(tmp_path):
+    """Two executions whose clients count their messages have nothing in common; ids with an execution are copies."""
+    from kern_nb.db import SqliteDb
+
+    def body(execution, prefix, *texts):
+        messages = [
+            {
+                "role": role,
+                "content": text,
+                "message_id": f"{prefix}{number}",
+                "timestamp": f"2026-01-01T00:00:0{number}Z",
+            }
+            for number, (role, text) in enumerate(zip(("user", "assistant"), texts, strict=False))
+        ]
+        return {"session_id": "s", "execution_id": execution, "messages": messages, "metadata": METADATA}
+
+    store = SqliteDb(tmp_path / "s.db")
+    copied = "e3_user_"
+    bodies = [body("e1", "m", "A", "B"), body("e2", "m", "X", "Y"), body("e3", copied, "C", "D")]
+    bodies.append(body("e4", copied, "C", "D"))
+    path = tmp_path / "bodies.jsonl"
+    path.write_text("".join(json.dumps(record) + "\n" for record in bodies))
+    report = store.ingest(path, progress=False)
+    assert (report.sessions, report.branches, report.messages) == (4, 1, 6)
+    assert [m.content for m in store.get_session("e2").runs[0].messages] == ["X", "Y"]
+
+
+def test_an_output_that_is_longer_than_the_content(read):
+    result = {"type": "tool_result", "tool_use_id": "t", "content": "short"}
+    tool = {"role": "user", "content": [result], "message_type": "tool_result", "tool_execution_id": "t"}
+    [draft] = read({"session_id": "s", "messages": [MESSAGES[0], tool | {"tool_output": "long"}], "metadata": METADATA})
+    message = draft.runs[0].messages[-1]
+    assert (message.content, message.extra["tool_output"]) == ("short", "long")
+    [draft] = read(
+        {"session_id": "s", "messages": [MESSAGES[0], tool | {"tool_output": "short"}], "metadata": METADATA}
+    )
+    assert "tool_output" not in draft.runs[0].messages[-1].extra

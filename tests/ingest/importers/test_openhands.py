@@ -119,6 +119,31 @@ def test_a_folder_is_one_session(importer, tmp_path):
     assert (draft.session_id, len(draft.runs)) == ("conv", 2)
 
 
+def test_an_error_of_a_benchmark_ends_the_last_run(importer, tmp_path):
+    records = [
+        {"instance_id": f"i{number}", "error": error, "history": list(TALK)}
+        for number, error in enumerate(("No.", None))
+    ]
+    drafts, _ = read(importer, write(tmp_path, "output.jsonl", tuple(records)))
+    ends = [[(run.status, run.error) for run in draft.runs] for draft in drafts]
+    assert ends == [[("COMPLETED", None), ("ERROR", "No.")], [("COMPLETED", None)] * 2]
+
+
+def test_a_repeated_event_is_one(importer, tmp_path):
+    [draft], problems = read(importer, write(tmp_path, "a.jsonl", (*TALK[:6], *TALK[3:9], *TALK[:2], TALK[9])))
+    assert problems == []
+    assert roles(draft) == [["system", "user", "assistant", "tool", "tool", "assistant"], ["user"]]
+    assert [call.tool_call_id for call in messages(draft)[2].tool_calls] == ["c1", "c2"]
+
+
+def test_the_times_of_events_in_another_order(importer, tmp_path):
+    events = [TALK[1] | {"timestamp": f"2026-01-02T03:04:{second}Z"} for second in ("30", "10", "20")]
+    events = [event | {"id": str(number)} for number, event in enumerate(events)]
+    [draft], _ = read(importer, write(tmp_path, "a.json", events))
+    assert (draft.session.updated_at - draft.session.created_at, draft.session.created_at % 60) == (20, 10)
+    assert "time_zone" not in draft.session.metadata
+
+
 def test_usage_by_response(importer, tmp_path):
     usages = [{"response_id": "r1", "prompt_tokens": 7, "completion_tokens": 1, "cache_read_tokens": 2}]
     usages += [{"response_id": "lost", "prompt_tokens": 5, "completion_tokens": 1}]
@@ -234,6 +259,7 @@ def test_neighbouring_layouts_are_not_recognized(importer, tmp_path):
         {"agent": {"name": "x"}, "id": "1", "messages": []},
         {"kind": "MessageEvent", "source": "user"},
         {"kind": 0, "v": {}},
+        {"action": "move", "args": {"x": 1}, "id": 1},
         [{"source": "agent", "kind": "Other", "timestamp": "x"}],
     )
     for number, value in enumerate(others):

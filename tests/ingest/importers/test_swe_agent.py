@@ -157,6 +157,56 @@ def test_mini_swe_agent(importer, tmp_path):
     import_twice(tmp_path, path)
 
 
+def test_outputs_of_calls_as_the_responses_api_has_them(importer, tmp_path):
+    """They have a type and no role; the id of a call may be in either field."""
+    answer = {"object": "response", "output": [
+        {"type": "function_call", "call_id": "f1", "name": "bash", "arguments": "{}"},
+        {"type": "function_call", "id": "f2", "name": "bash", "arguments": "{}"},
+    ]}  # fmt: skip
+    outputs = [
+        {
+            "type": "function_call_output",
+            "call_id": call_id,
+            "output": "ok",
+            "extra": {"returncode": 0, "timestamp": 1.7e9},
+        }
+        for call_id in ("f1", "f2")
+    ]
+    [draft], problems = read(
+        importer, write(tmp_path, "a.json", MINI | {"messages": [MINI["messages"][1], answer, *outputs]})
+    )
+    assert problems == []
+    assert roles(draft) == [["user", "assistant", "tool", "tool"]]
+    assert [call.status for call in messages(draft)[1].tool_calls] == ["completed", "completed"]
+    assert messages(draft)[2].extra == {"returncode": 0}
+    assert messages(draft)[2].created_at.year == 2023
+
+
+def test_a_result_of_several_calls(importer, tmp_path):
+    calls = [call for number in (1, 2) for call in called(number, "ls")["tool_calls"]]
+    both = result(1, "a b") | {"tool_call_ids": ["c1", "c2"]}
+    history = [said("user", "Task"), called(1, "ls") | {"tool_calls": calls}, both]
+    path = write(tmp_path, "a.traj", TRAJECTORY | {"history": history})
+    frame = import_twice(tmp_path, path).tool_calls_df()
+    assert frame[["tool_call_id", "status", "result"]].to_numpy().tolist() == [
+        ["c1", "completed", "a b"],
+        ["c2", "completed", "a b"],
+    ]
+
+
+def test_cached_tokens_of_other_providers(importer, tmp_path):
+    usage = {"prompt_tokens": 30, "completion_tokens": 3, "cache_read_input_tokens": 20}
+    answer = {"role": "assistant", "content": "x", "extra": {"response": {"usage": usage}}}
+    [draft], _ = read(importer, write(tmp_path, "a.json", MINI | {"messages": [MINI["messages"][1], answer]}))
+    assert (messages(draft)[1].usage.input_tokens, messages(draft)[1].usage.cache_read_tokens) == (30, 20)
+
+
+def test_a_demonstration_is_no_task(importer, tmp_path):
+    history = [said("user", "A demo", message_type="demonstration"), said("user", "Task"), called(1, "ls")]
+    [draft], _ = read(importer, write(tmp_path, "a.traj", TRAJECTORY | {"history": history}))
+    assert draft.runs[0].input == "Task"
+
+
 def test_neighbouring_layouts_are_not_recognized(importer, tmp_path):
     others = ({"messages": MINI["messages"][:2]}, {"trajectory": [{"x": 1}]}, {"history": [{"role": "user"}]})
     for number, value in enumerate(others):

@@ -112,6 +112,32 @@ def test_the_file_of_the_experiment_reads_the_folder(new_store, folder):
     assert_equal_frames(by_simulation, whole)
 
 
+def test_ids_times_and_the_order_of_messages(new_store, tmp_path):
+    """Ids may be numbers or missing, times have a zone or be unix times, and messages state their position."""
+    said = simulation("x")["messages"]
+    shuffled = [said[index] | {"turn_idx": index} for index in (3, 0, 4, 2, 1)]
+    zoned = [record | {"timestamp": f"{record['timestamp']}Z"} for record in said]
+    times = {"start_time": "2026-03-01T09:00:00Z", "end_time": 1772355605.0}
+    simulations = [
+        simulation("sim-a", messages=shuffled),
+        simulation(7, task_id=12),
+        simulation("", task_id=12, trial=1),
+        simulation("failed", messages=None),
+        simulation("zoned", messages=zoned, **times),
+    ]
+    path, store = tmp_path / "one.json", new_store()
+    path.write_text(json.dumps(experiment() | {"simulations": simulations}))
+    report = store.ingest(path, progress=False)
+    assert (report.sessions, report.errors) == (5, [])
+    ids = ["sim-a", "7", "one/12/1", "failed", "zoned"]
+    sessions = [store.get_session(name) for name in ids]
+    assert [session.metadata["task_id"] for session in sessions] == ["gates", "12", "12", "gates", "gates"]
+    assert [session.metadata.get("time_zone") for session in sessions] == ["unknown"] * 4 + [None]
+    assert [m.content for run in sessions[0].runs for m in run.messages] == [record["content"] for record in said]
+    assert (sessions[3].runs, sessions[4].updated_at - sessions[4].created_at) == ([], 5)
+    assert len(store.scores_df()) == 10
+
+
 def test_a_second_import_skips_every_session(new_store, folder):
     store = new_store()
     store.ingest(folder, progress=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 
 import pandas as pd
@@ -57,6 +58,26 @@ def test_a_record_is_a_session(store, tmp_path):
     result = session.runs[0].messages[3]
     assert (result.is_error, result.extra) == (None, {"error_inferred": True})
     assert set(zip(scores["name"], scores["value"], strict=True)) == {("reward", 0.5), ("reward.r_actions", 0.5)}
+
+
+def test_ids_and_trajectories_that_are_missing(store, tmp_path):
+    """The first record need not be intact; a column of numbers has floats; a failed task has a reward."""
+    records = [None, record(3.0, 0), record(4, None), record(5, 0, traj=None)]
+    report = store.ingest(write(tmp_path / "x.json", records), progress=False)
+    assert (report.sessions, len(report.errors)) == (3, 1)
+    assert sorted(store.sessions_df()["session_id"]) == ["x/3/0", "x/4/0", "x/5/0"]
+    assert (store.scores_df()["name"] == "reward").sum() == 3
+
+
+def test_a_compressed_file_has_the_same_sessions(store, tmp_path):
+    path = write(tmp_path / "blue-7b-retail.json", [record(1, 0)])
+    store.ingest(path, progress=False)
+    (tmp_path / "gz").mkdir()
+    compressed = tmp_path / "gz" / f"{path.name}.gz"
+    compressed.write_bytes(gzip.compress(path.read_bytes()))
+    assert store.ingest(compressed, progress=False).skipped == 1
+    [metadata] = store.sessions_df()["metadata"].map(json.loads)
+    assert (metadata["model"], metadata["experiment"]) == ("blue-7b", "blue-7b-retail")
 
 
 def test_times_usage_and_cost_are_unknown(store, tmp_path):

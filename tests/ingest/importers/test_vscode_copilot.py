@@ -127,6 +127,31 @@ def test_a_log_that_grows(importer, tmp_path):
     assert store.messages_df()["role"].tolist().count("assistant") == 2
 
 
+def test_outcomes_and_times_of_other_versions(importer, tmp_path):
+    """A failed state without details, the errors of old versions, -1 for no time, an answer without a time."""
+    timings = {"timings": {"totalElapsed": 2500}}
+    requests = [
+        request(1, "a", modelState={"value": 3}),
+        request(2, "b", responseErrorDetails={"message": "No quota."}),
+        request(3, "c", {"value": "x"}, timestamp=-1),
+        request(4, "d", {"value": "x"}, result=timings),
+    ]
+    [draft], _ = read(importer, write(tmp_path, "a.json", SESSION | {"requests": requests, "creationDate": 0}))
+    first, second, third, fourth = draft.runs
+    assert (first.status, first.error) == ("ERROR", "The request failed.")
+    assert (second.status, second.error) == ("ERROR", "No quota.")
+    assert (third.created_at, third.messages[0].created_at) == (None, None)
+    assert (fourth.finished_at - fourth.created_at).total_seconds() == fourth.duration_s == 2.5
+    assert draft.session.created_at == 1786000001
+
+
+def test_the_result_of_a_nested_agent(importer, tmp_path):
+    nested = {"kind": "subagent", "prompt": "Look.", "result": "It is red."}
+    single = request(1, "x", invocation("t1", "runSubagent", toolSpecificData=nested))
+    [draft], _ = read(importer, write(tmp_path, "a.json", SESSION | {"requests": [single]}))
+    assert (messages(draft)[2].role, messages(draft)[2].content) == ("tool", "It is red.")
+
+
 def test_the_rounds_of_the_model_have_the_arguments(importer, tmp_path):
     rounds = [{"toolCalls": [{"id": "call_1__vscode-7", "name": "read_file", "arguments": '{"p": 1}'}]}]
     metadata = {"toolCallRounds": rounds, "toolCallResults": {"call_1__vscode-7": {"content": [{"value": "A"}]}}}

@@ -30,12 +30,12 @@ from kern_nb.ingest.importer import (
 from kern_nb.ingest.importers.atif import own as atif_own
 from kern_nb.ingest.importers.atif.steps import parse_metrics, parse_step
 from kern_nb.ingest.importers.atif.trial import Trial, read_trial, trial_files
-from kern_nb.ingest.parsing.times import to_time, to_unix_seconds
-from kern_nb.ingest.parsing.values import split_scalars, to_list, to_object, without
+from kern_nb.ingest.parsing.times import is_local_time, to_time, to_unix_seconds
+from kern_nb.ingest.parsing.values import drop_null, split_scalars, to_id, to_list, to_object, to_text, without
 from kern_nb.ingest.report import Problem
 from kern_nb.ingest.run_splitter import SourceMessage, build_runs, split_runs
 from kern_nb.ingest.source import Source
-from kern_nb.records import Run, Session
+from kern_nb.records import Run, Session, Usage
 
 NAME = "atif"
 
@@ -51,19 +51,25 @@ class Atif(Importer):
     locations = (Location("jobs", "**/agent/trajectory*.json"),)
 
     def recognizes(self, source: Source) -> bool:
-        """An object that states a version of ATIF and has steps."""
-        return any(map(_is_trajectory, source.head))
+        """An object that states a version of ATIF and has steps, or a list of these."""
+        return any(map(_is_trajectory, _values_of(source)))
 
     def companions(self, source: Source) -> Iterable[Path]:
-        """The trajectories that this one names, if they lie beside it, and the result of its trial."""
-        files = trial_files(source.path)
-        for value in source.head:
-            files += [path for _, _, path in _references(source.path, value)]
-        return files
+        """The trajectories that this one names, if they lie beside it, those that they name, and the trial's result."""
+        named: dict[Path, None] = {}
+        pending = [source]
+        while pending:
+            current = pending.pop()
+            paths = [path for value in _values_of(current) for _, _, path in _references(current.path, value)]
+            for path in paths:
+                if path not in named and path != source.path:
+                    named[path] = None
+                    pending.append(Source(path, path.name))
+        return [*trial_files(source.path), *named]
 
     def start_time(self, source: Source) -> str:
         """When its first step was taken."""
-        steps = [step for value in source.head for step in to_list(to_object(value).get("steps"))]
+        steps = [step for value in _values_of(source) for step in to_list(to_object(value).get("steps"))]
         times = [step["timestamp"] for step in steps if isinstance(to_object(step).get("timestamp"), str)]
         return str(times[0]) if times else ""
 
@@ -79,6 +85,12 @@ class _Link(NamedTuple):
     is_branch: bool = False
     membership: Membership | None = None
     fallback_id: str | None = None
+    name: str | None = None
+
+
+def _values_of(source: Source) -> list[Any]:
+    """The first values of a file; a list may be a data set."""
+    return [item for value in source.head for item in (value if isinstance(value, list) else [value])]
 
 
 def _is_trajectory(value: Any) -> bool:
@@ -93,10 +105,15 @@ def _read_file(source: Source, trial: Trial, link: _Link, seen: set[Path]) -> It
     for item in source.values():
         if isinstance(item, Problem):
             yield item
-        elif not _is_trajectory(item.value):
-            yield Problem(source.name, item.line, "The record is no trajectory in ATIF.")
-        else:
-            yield from _read_trajectory(source, item.line, item.value, trial, link, seen)
+            continue
+        is_list = isinstance(item.value, list)
+        for index, value in enumerate(item.value if is_list else [item.value]):
+            line = source.line_of(None, index, item.line) if is_list else item.line
+            if not _is_trajectory(value):
+                yield Problem(source.name, line, "The record is no trajectory in ATIF.")
+                continue
+            name = f"{source.session_name}-{index + 1}" if is_list else None
+            yield from _read_trajectory(source, line, value, trial, link._replace(name=name), seen)
 
 
 def _read_trajectory(
@@ -113,8 +130,8 @@ def _read_trajectory(
     parent_id = draft.session_id
     owners = {key: call_id for key, call_id, _ in _nested_references(document)}
     for index, nested in enumerate(to_list(document.get("subagent_trajectories"))):
-        identity = to_object(nested).get("trajectory_id") or to_object(nested).get("session_id")
-        owner = owners.get(identity) if isinstance(identity, str) else None
+        identity = to_id(to_object(nested).get("trajectory_id")) or to_id(to_object(nested).get("session_id"))
+        owner = None if identity is None else owners.get(identity)
         inner = _Link(membership=Membership(parent_id, owner), fallback_id=f"{parent_id}/{index}")
         if depth < _MAX_DEPTH and isinstance(nested, dict) and isinstance(nested.get("steps"), list):
             yield from _read_trajectory(source, line, nested, Trial(), inner, seen, depth + 1)
@@ -143,11 +160,10 @@ def _nested_references(document: dict[str, Any]) -> Iterator[tuple[str, str | No
             references = to_object(result).get("subagent_trajectory_ref")
             for reference in references if isinstance(references, list) else [references]:
                 fields = to_object(reference)
-                path = fields.get("trajectory_path")
-                for identity in (fields.get("trajectory_id"), fields.get("session_id")):
-                    if isinstance(identity, str) or isinstance(path, str):
-                        owner = call_id if isinstance(call_id, str) and call_id else None
-                        yield str(identity or ""), owner, path if isinstance(path, str) else None
+                path = to_text(fields.get("trajectory_path"))
+                for identity in (to_id(fields.get("trajectory_id")), to_id(fields.get("session_id"))):
+                    if identity is not None or path is not None:
+                        yield identity or "", to_id(call_id), path
 
 
 def _references(file: Path, value: Any) -> list[tuple[str, str | None, Path]]:
@@ -214,14 +230,15 @@ def _draft(
         _set_run_fields(runs, hashes, document, trial)
     fields = without(document, _MAPPED_FIELDS)
     scalars, nested = split_scalars(fields)
-    times = [time for step in steps if (time := to_time(to_object(step).get("timestamp")))]
-    facts = {"version": agent.get("version"), "model": model, "session_id": document.get("session_id")}
-    facts = {key: value for key, value in facts.items() if isinstance(value, str)}
+    timestamps = [to_object(step).get("timestamp") for step in steps]
+    times = [time for value in timestamps if (time := to_time(value))]
+    facts = {"version": to_id(agent.get("version")), "model": model, "session_id": to_id(document.get("session_id"))}
+    facts["time_zone"] = "unknown" if any(map(is_local_time, timestamps)) else None
     session = Session(
         session_id=session_id,
         agent_id=agent["name"] if isinstance(agent.get("name"), str) else NAME,
         agent_data={NAME: {"agent": agent, **nested, **trial.details}},
-        metadata=scalars | facts | trial.metadata,
+        metadata=scalars | drop_null(facts) | trial.metadata,
         created_at=to_unix_seconds(min(times, default=None)),
         updated_at=to_unix_seconds(max(times, default=None)),
         duration_s=trial.duration_s,
@@ -247,13 +264,14 @@ def _draft(
 
 def _session_id(source: Source, line: int, document: dict[str, Any], link: _Link) -> str:
     """The id of the trajectory; that of the session may repeat, so that it needs the name of the file."""
-    trajectory_id, session_id = document.get("trajectory_id"), document.get("session_id")
-    if isinstance(trajectory_id, str) and trajectory_id:
+    trajectory_id, session_id = to_id(document.get("trajectory_id")), to_id(document.get("session_id"))
+    if trajectory_id is not None:
         return trajectory_id
     if link.fallback_id is not None:
         return link.fallback_id
-    name = source.name.rsplit(".", 1)[0] + (f"-{line}" if line > 1 and source.name.endswith(".jsonl") else "")
-    return f"{session_id}/{name}" if isinstance(session_id, str) and session_id else name
+    is_later = line > 1 and ".jsonl" in PurePath(source.name).suffixes
+    name = link.name or source.session_name + (f"-{line}" if is_later else "")
+    return name if session_id is None else f"{session_id}/{name}"
 
 
 def _restore(source: Source, line: int, restore: Callable[[], object]) -> list[Problem]:
@@ -290,16 +308,18 @@ def _parse_steps(
         marker = atif_own.marker_of(step, "inherited" if index < n_inherited else "run") if is_own else None
         markers += [] if marker is None else [(len(parsed), marker)]
         is_prompt = not copied[index] or (continues and prompts[-1:] == [index])
+        errors: list[str] = []
         try:
-            parsed += parse_step(step, model, is_copied=copied[index], is_prompt=is_prompt, is_own=is_own)
+            parsed += parse_step(step, model, errors, is_copied=copied[index], is_prompt=is_prompt, is_own=is_own)
         except RECORD_ERRORS as error:
-            number = source.line_of("steps", index, line)
-            problems.append(Problem(source.name, number, f"Step {index + 1} is not imported: {error_text(error)}."))
+            errors = [f"Step {index + 1} is not imported: {error_text(error)}."]
+        number = source.line_of("steps", index, line) if errors else None
+        problems += [Problem(source.name, number, error) for error in errors]
     return parsed, markers
 
 
 def _set_run_fields(runs: list[Run], hashes: list[str], document: dict[str, Any], trial: Trial) -> None:
-    """Set the provider, the error of the trial, and the total usage of a single run whose steps state none."""
+    """Set the provider, the error of the trial, and what the totals add to the usage that the steps of a run state."""
     for index, run in enumerate(runs):
         run.model_provider = run.model.split("/")[0] if run.model and "/" in run.model else trial.provider
         hashes[index] = hash_record(hashes[index], run.model_provider)
@@ -307,7 +327,22 @@ def _set_run_fields(runs: list[Run], hashes: list[str], document: dict[str, Any]
         runs[-1].status, runs[-1].error = "ERROR", trial.error
         hashes[-1] = hash_record(hashes[-1], trial.error)
     totals = to_object(document.get("final_metrics"))
-    if len(runs) == 1 and totals and all(message.usage is None for message in runs[0].messages):
-        metrics = {key.removeprefix("total_"): value for key, value in totals.items()}
-        runs[0].usage = parse_metrics(metrics)
-        hashes[0] = hash_record(hashes[0], totals)
+    has_nested = bool(document.get("subagent_trajectories")) or any(_nested_references(document))
+    if len(runs) == 1 and totals:
+        runs[0].usage = _remaining_usage(runs[0], totals, has_nested=has_nested)
+        hashes[0] = hash_record(hashes[0], totals) if runs[0].usage else hashes[0]
+
+
+def _remaining_usage(run: Run, totals: dict[str, Any], *, has_nested: bool) -> Usage | None:
+    """What the totals state and no step does: many agents know the cost of the whole only.
+
+    The total cost may include that of nested agents, which state theirs.
+    """
+    used = Usage.total(message.usage for message in run.messages)
+    usage = parse_metrics({key.removeprefix("total_"): value for key, value in totals.items()})
+    if used is None:
+        return usage
+    for name in Usage.model_fields:
+        if getattr(used, name) is not None or name == "total_tokens" or (name == "cost" and has_nested):
+            setattr(usage, name, None)
+    return None if usage == Usage() else usage

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from functools import partial
+from typing import Any, TypeVar
 
-from kern_nb.ingest.importer import MalformedRecord, require_field
+from kern_nb.ingest.importer import RECORD_ERRORS, MalformedRecord, error_text, require_field
 from kern_nb.ingest.importers.atif import own as atif_own
 from kern_nb.ingest.parsing.times import to_time
 from kern_nb.ingest.parsing.values import checked_id, to_args, to_count, to_flag, to_list, to_number, to_object, without
@@ -16,13 +18,15 @@ _MAPPED_FIELDS = frozenset({"source", "message", "reasoning_content", "tool_call
 _MAPPED_FIELDS |= {"model_name", "metrics", "is_copied_context"}
 _ROLLOUT = ("prompt_token_ids", "completion_token_ids", "logprobs")
 
+Parsed = TypeVar("Parsed")
+
 
 def parse_step(
-    step: Any, model: str | None, *, is_copied: bool, is_prompt: bool, is_own: bool = False
+    step: Any, model: str | None, errors: list[str], *, is_copied: bool, is_prompt: bool, is_own: bool = False
 ) -> list[SourceMessage]:
     """The message of a step, then one for each result of its observation; raise MalformedRecord for another value.
 
-    With ``is_own``, kern_nb wrote the trajectory.
+    ``errors`` gets the calls and results that are malformed. With ``is_own``, kern_nb wrote the trajectory.
     """
     source = require_field(step, "source", str, "the step")
     role = _ROLES.get(source)
@@ -35,7 +39,7 @@ def parse_step(
         extra |= {key: metrics[key] for key in _ROLLOUT if metrics.get(key) is not None}
     own = atif_own.own_of(step) if is_own else {}
     records = to_list(step.get("tool_calls")) + to_list(own.get("tool_calls"))
-    calls = [_parse_call(call, is_own=is_own) for call in records]
+    calls = [call for _, call in _parse_each(records, "Call", partial(_parse_call, is_own=is_own), errors)]
     metrics = metrics or to_object(own.get("metrics"))
     if is_copied and calls and not is_own:
         extra["tool_calls"] = step["tool_calls"]
@@ -55,8 +59,8 @@ def parse_step(
     names = {call.tool_call_id: call.tool_name for call in calls}
     record = {key: value for key, value in step.items() if key != "observation"}
     parsed = [SourceMessage(message, record, None, is_prompt if role == "user" else None)]
-    for result in results:
-        answer = SourceMessage(_parse_result(result, names, is_copied=is_copied), result)
+    for result, said in _parse_each(results, "Result", partial(_parse_result, names, is_copied=is_copied), errors):
+        answer = SourceMessage(said, result)
         if is_own:
             atif_own.restore_message(answer.message, result)
             answer.message.extra.pop("is_error", None)
@@ -117,9 +121,22 @@ def _parse_call(call: Any, *, is_own: bool = False) -> ToolCall:
     return parsed
 
 
-def _parse_result(result: Any, names: dict[str | None, str | None], *, is_copied: bool) -> Message:
+def _parse_each(
+    records: list[Any], name: str, parse: Callable[[Any], Parsed], errors: list[str]
+) -> list[tuple[Any, Parsed]]:
+    """The records that can be parsed, and what is parsed from them: a malformed one does not lose its step."""
+    parsed = []
+    for index, record in enumerate(records):
+        try:
+            parsed.append((record, parse(record)))
+        except RECORD_ERRORS as error:
+            errors.append(f"{name} {index + 1} of the step is not imported: {error_text(error)}.")
+    return parsed
+
+
+def _parse_result(names: dict[str | None, str | None], result: Any, *, is_copied: bool) -> Message:
     if not isinstance(result, dict):
-        raise MalformedRecord("a result of the observation must be an object")
+        raise MalformedRecord("it must be an object")
     call_id = checked_id(result.get("source_call_id"))
     extra = {
         key: value for key, value in result.items() if key not in ("source_call_id", "content") and value is not None

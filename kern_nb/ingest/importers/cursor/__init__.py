@@ -4,7 +4,8 @@
   them. Prompts are inside ``<user_query>``; what is around it is in ``extra``. For ``<id>.txt`` see `text`.
 * ``User/globalStorage/state.vscdb``: see `database`.
 
-The files in ``agent-transcripts/<id>/subagents/`` are of nested agents. Transcripts have no times, usage or model.
+The files in ``agent-transcripts/<id>/subagents/`` are of nested agents. Transcripts have no usage or model, and times
+in some versions at most. Other records than messages are kept in ``agent_data``.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from kern_nb.ingest.importers.cursor.database import KEY_VALUE_TABLE, read_compo
 from kern_nb.ingest.importers.cursor.text import is_transcript, read_records
 from kern_nb.ingest.parsing.anthropic_blocks import is_content, split_blocks
 from kern_nb.ingest.parsing.parts import simplify
+from kern_nb.ingest.parsing.times import to_time, to_unix_seconds
 from kern_nb.ingest.parsing.values import to_object, without
 from kern_nb.ingest.report import Problem
 from kern_nb.ingest.run_splitter import SourceMessage, split_runs
@@ -65,7 +67,10 @@ class Cursor(Importer):
         """Messages in an envelope without ids, a transcript as text, or the table of the editor's database."""
         if KEY_VALUE_TABLE in source.tables:
             return {"key", "value"} <= source.tables[KEY_VALUE_TABLE]
-        return any(map(_is_record, source.head)) or (not source.head and is_transcript(_start_of(source)))
+        if not source.head:
+            return is_transcript(_start_of(source))
+        is_local = _FOLDER in PurePosixPath(source.location).parts
+        return any(_is_record(value) and (is_local or value.keys() <= _RECORD_KEYS) for value in source.head)
 
     def read(self, source: Source) -> Iterator[Draft | Problem]:
         """Yield the session of a transcript, or each one of the database."""
@@ -73,6 +78,7 @@ class Cursor(Importer):
             yield from read_composers(source, NAME)
             return
         messages: list[SourceMessage] = []
+        events: list[Any] = []
         if not any(map(_is_record, source.head)):
             with open_binary(source.path) as file:
                 text = file.read().decode(errors="replace")
@@ -82,18 +88,23 @@ class Cursor(Importer):
                 if isinstance(item, Problem):
                     yield item
                     continue
+                if (
+                    isinstance(item.value, dict)
+                    and "role" not in item.value
+                    and isinstance(item.value.get("type"), str)
+                ):
+                    events.append(item.value)
+                    continue
                 try:
                     messages += _parse(item.value)
                 except READ_ERRORS as error:
                     yield Problem(source.name, item.line, f"The message is not imported: {error_text(error)}.")
         if messages:
-            yield _draft(source, messages)
+            yield _draft(source, messages, events)
 
 
 def _is_record(value: Any) -> bool:
-    if not isinstance(value, dict) or not value.keys() <= _RECORD_KEYS or value.get("role") not in _ROLES:
-        return False
-    return is_content(to_object(value.get("message")).get("content"))
+    return to_object(value).get("role") in _ROLES and is_content(to_object(value.get("message")).get("content"))
 
 
 def _start_of(source: Source) -> str:
@@ -110,9 +121,14 @@ def _parse(record: Any) -> list[SourceMessage]:
     stated = to_object(record.get("message"))
     if not is_content(stated.get("content")):
         raise MalformedRecord("it has no content")
-    blocks = split_blocks(stated["content"])
-    results = [SourceMessage(result, result.content, starts_run=False) for result in blocks.results]
-    extra = without(stated, ("content", "role")) | ({"parts": blocks.others} if blocks.others else {})
+    time = to_time(record.get("timestamp"))
+    blocks = split_blocks(stated["content"], time)
+    results = [
+        SourceMessage(result, [result.content, result.tool_call_id, result.is_error], starts_run=False)
+        for result in blocks.results
+    ]
+    extra = without(record, (*_RECORD_KEYS, "timestamp")) | without(stated, ("content", "role"))
+    extra |= {"parts": blocks.others} if blocks.others else {}
     parts = blocks.parts
     if record["role"] == "user":
         parts, context = _unwrap(parts)
@@ -120,7 +136,7 @@ def _parse(record: Any) -> list[SourceMessage]:
     if not parts and not blocks.calls:
         return results
     content = simplify(parts) or None
-    message = Message(role=record["role"], content=content, tool_calls=blocks.calls, extra=extra)
+    message = Message(role=record["role"], content=content, tool_calls=blocks.calls, created_at=time, extra=extra)
     answer = SourceMessage(message, record, starts_run=message.role == "user")
     return [*results, answer] if message.role == "user" else [answer, *results]
 
@@ -140,7 +156,7 @@ def _unwrap(parts: Sequence[Any]) -> tuple[list[Any], list[str]]:
     return unwrapped, [text for text in context if text]
 
 
-def _draft(source: Source, messages: list[SourceMessage]) -> Draft:
+def _draft(source: Source, messages: list[SourceMessage], events: list[Any]) -> Draft:
     """In the folder of the program, the name of the file is the id of the session."""
     folders = PurePosixPath(source.location).parts
     is_local = _FOLDER in folders and _PROJECTS in folders[: folders.index(_FOLDER)]
@@ -148,14 +164,22 @@ def _draft(source: Source, messages: list[SourceMessage]) -> Draft:
     project = {"project": folders[folders.index(_FOLDER) - 1]} if is_local else {}
     is_nested = is_local and len(folders) > _NESTED_DEPTH and folders[-2] == _NESTED
     runs, hashes, keys = split_runs(session_id, messages)
+    times = [item.message.created_at for item in messages if item.message.created_at is not None]
     return Draft(
         file=source.name,
         line=lambda: 1,
-        session=Session(session_id=session_id, agent_id="cursor", metadata={"file": source.name} | project),
+        session=Session(
+            session_id=session_id,
+            agent_id="cursor",
+            agent_data={NAME: {"events": events}} if events else None,
+            metadata={"file": source.name} | project,
+            created_at=to_unix_seconds(min(times, default=None)),
+            updated_at=to_unix_seconds(max(times, default=None)),
+        ),
         runs=runs,
         hashes=hashes,
         keys=keys,
-        session_hash=hash_record(project),
+        session_hash=hash_record(project, events),
         source=NAME,
         membership=Membership(folders[-3]) if is_nested else None,
     )

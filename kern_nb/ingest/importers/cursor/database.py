@@ -29,6 +29,7 @@ KEY_VALUE_TABLE = "cursorDiskKV"
 _COMPOSER, _BUBBLE = "composerData:", "bubbleId:"
 _ROLES = {1: "user", 2: "assistant"}
 _SHOWN = ("status", "unifiedMode", "isAgentic", "createdOnBranch", "contextUsagePercent")
+_SAID = frozenset({"text", "thinking", "toolFormerData"})
 _FAILED = {"error": True, "completed": False}
 _KEYS = "SELECT key FROM cursorDiskKV WHERE key >= ? AND key < ? ORDER BY key"
 _VALUE = "SELECT value FROM cursorDiskKV WHERE key = ?"
@@ -79,6 +80,8 @@ def _read_composer(source: Source, name: str, connection: sqlite3.Connection, ke
         bubble_id = to_id(to_object(header).get("bubbleId")) or f"bubble {index}"
         try:
             stated = _value(connection, f"{_BUBBLE}{composer_id}:{bubble_id}")
+            if stated is None and not to_object(header).keys() & _SAID:
+                raise MalformedRecord("the database does not have it")
             bubble = to_object(header) if stated is None else _decode(stated)
             messages += _parse(bubble, record_key(composer_id, bubble_id))
         except READ_ERRORS as error:
@@ -144,6 +147,7 @@ def _parse(bubble: Record, key: str) -> list[SourceMessage]:
         model=to_text(to_object(bubble.get("modelInfo")).get("modelName")) if role == "assistant" else None,
         usage=Usage(**used) if any(used.values()) else None,
         created_at=time,
+        extra={"images": bubble["images"]} if bubble.get("images") else {},
     )
     record = [text, thought, call, counts]
     answer = SourceMessage(message, record, key, starts_run=role == "user")

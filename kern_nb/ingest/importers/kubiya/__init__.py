@@ -21,8 +21,9 @@ from kern_nb.ingest.chats.drafts import line_id
 from kern_nb.ingest.chats.fields import find_error, find_id, find_time
 from kern_nb.ingest.chats.messages import has_local_times, says_something
 from kern_nb.ingest.importer import RECORD_ERRORS, Draft, Importer, MalformedRecord, error_text, hash_record
-from kern_nb.ingest.importers.kubiya.body import is_control_plane_body, is_tool_message
+from kern_nb.ingest.importers.kubiya.body import has_execution, is_control_plane_body, is_tool_message
 from kern_nb.ingest.parsing.times import to_unix_seconds
+from kern_nb.ingest.parsing.tree import record_key
 from kern_nb.ingest.parsing.values import checked_id, drop_null, to_object
 from kern_nb.ingest.report import Problem
 from kern_nb.ingest.run_splitter import SourceMessage, split_runs
@@ -81,7 +82,7 @@ def _draft(source: Source, body: Any, line: int, name: str) -> Draft:
     if has_local_times(records):
         metadata["time_zone"] = "unknown"
     session_id = find_id(body, ("execution_id", "session_id")) or name
-    messages = _parse_messages(records)
+    messages = [_with_global_key(item, session_id) for item in _parse_messages(records)]
     runs, hashes, keys = split_runs(session_id, messages)
     times = [item.message.created_at for item in messages if item.message.created_at]
     return Draft(
@@ -113,6 +114,13 @@ def _parse_messages(records: list[Any]) -> list[SourceMessage]:
             raise MalformedRecord(f"message {index}: {error_text(error)}") from error
         messages.append(item)
     return messages
+
+
+def _with_global_key(item: SourceMessage, session_id: str) -> SourceMessage:
+    """A message whose key is equal in its copies only: ids begin with that of an execution, but a client may count."""
+    if item.key is None or has_execution({"message_id": item.key}):
+        return item
+    return item._replace(key=record_key(session_id, item.key))
 
 
 def _in_order(records: list[Any]) -> list[tuple[int, dict[str, Any]]]:
@@ -159,6 +167,9 @@ def _parse_tool_message(record: dict[str, Any], messages: list[SourceMessage]) -
     stated = {"is_error": block.get("is_error"), "status": record.get("tool_status"), "error": record.get("tool_error")}
     time = find_time(record)
     created_at = time[1] if time else None
+    extra = {key: value for key, value in record.items() if key not in _MAPPED_FIELDS}
+    if record.get("tool_output") not in (None, "", result):  # what the model got may be shorter
+        extra["tool_output"] = record["tool_output"]
     message = Message(
         role="tool",
         content=result,
@@ -167,7 +178,7 @@ def _parse_tool_message(record: dict[str, Any], messages: list[SourceMessage]) -
         is_error=find_error(stated),
         message_id=checked_id(record.get("message_id")),
         created_at=created_at,
-        extra={key: value for key, value in record.items() if key not in _MAPPED_FIELDS},
+        extra=extra,
     )
     # Until the next answer, all results are of calls of the one before them.
     answer = next((item.message for item in reversed(messages) if item.message.role != "tool"), None)

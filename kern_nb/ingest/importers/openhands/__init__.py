@@ -33,7 +33,7 @@ from kern_nb.ingest.importers.openhands import v0, v1
 from kern_nb.ingest.importers.openhands.thread import Record, Thread
 from kern_nb.ingest.importers.openhands.usage import Spent, assign_usage, model_of
 from kern_nb.ingest.parsing import tree
-from kern_nb.ingest.parsing.times import to_time, to_unix_seconds
+from kern_nb.ingest.parsing.times import is_local_time, to_time, to_unix_seconds
 from kern_nb.ingest.parsing.tree import Entry, build_steps, record_key
 from kern_nb.ingest.parsing.values import drop_null, keep_scalars, to_id, to_list, to_object, to_text
 from kern_nb.ingest.report import Problem
@@ -187,13 +187,24 @@ class _Conversation(NamedTuple):
     spent: dict[int, Spent]
 
 
+def _without_repetitions(items: list[Value]) -> Iterator[Value]:
+    """The events without those that are equal to an earlier one of that id: the pages of an export may overlap."""
+    seen: dict[str, Record] = {}
+    for item in items:
+        event_id = to_id(to_object(item.value).get("id"))
+        if event_id is None or seen.get(event_id) != item.value:
+            yield item
+        if event_id is not None:
+            seen[event_id] = item.value
+
+
 def _read_events(
     source: Source, items: list[Value], state: Record, details: Record, session_id: str | None
 ) -> Iterator[Draft | Problem]:
     lines: list[int] = []
     events: list[Record] = []
     acp_calls: dict[str, int] = {}
-    for line, value in items:
+    for line, value in _without_repetitions(items):
         if not isinstance(value, dict):
             yield Problem(
                 source.name, line, f"The event is not imported: it must be an object, got {json_type(value)}."
@@ -264,20 +275,24 @@ def _draft(conversation: _Conversation, path: list[int], session_id: str) -> tup
     model = model_of(state, conversation.events)
     runs, hashes, keys = thread.build_runs(session_id, model)
     status = to_text(state.get("execution_status"))
-    if runs and status in ("error", "stuck") and runs[-1].status == "COMPLETED":
-        runs[-1].status, runs[-1].error = "ERROR", f"The agent is in the state {status!r}."
-        hashes[-1] = hash_record(hashes[-1], status)
-    times = [time for event in conversation.events if (time := to_time(event.get("timestamp")))]
+    failure = to_text(details.get("error"))  # of the results of a benchmark
+    if failure is None and status in ("error", "stuck"):
+        failure = f"The agent is in the state {status!r}."
+    if runs and failure is not None and runs[-1].status == "COMPLETED":
+        runs[-1].status, runs[-1].error = "ERROR", failure
+        hashes[-1] = hash_record(hashes[-1], failure)
+    stated = [event.get("timestamp") for event in conversation.events]
+    times = [time for value in stated if (time := to_time(value))]
     created, updated = (to_time(details.get(name)) for name in ("created_at", "updated_at"))
-    created = created or (times[0] if times else None)
-    updated = updated or to_time(details.get("last_updated_at")) or (times[-1] if times else None)
+    created = created or min(times, default=None)
+    updated = updated or to_time(details.get("last_updated_at")) or max(times, default=None)
     title = to_text(details.get("title"))
     metadata = {
         "file": source.name,
         "model": model,
         "cwd": to_text(to_object(state.get("workspace")).get("working_dir")),
         "execution_status": status,
-        "time_zone": "unknown" if times else None,
+        "time_zone": "unknown" if any(map(is_local_time, stated)) else None,
     }
     tools = [to_text(to_object(tool).get("name")) for tool in to_list(to_object(state.get("agent")).get("tools"))]
     data = {"tools": tools, "stats": state.get("stats"), "events": others}

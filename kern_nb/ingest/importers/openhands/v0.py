@@ -24,7 +24,8 @@ def is_event(value: Any) -> bool:
     if not isinstance(value, dict) or value.get("source", "agent") not in _SOURCES or "kind" in value:
         return False
     if isinstance(value.get("action"), str):
-        return isinstance(value.get("args"), dict) and ("timestamp" in value or "id" in value)
+        is_stated = ("timestamp" in value or "id" in value) and ("source" in value or "message" in value)
+        return is_stated and isinstance(value.get("args"), dict)
     return isinstance(value.get("observation"), str) and ("extras" in value or "cause" in value) and "content" in value
 
 

@@ -28,6 +28,7 @@ from kern_nb.records import PART_TYPES, Message, ToolCall, Usage
 Record = dict[str, Any]
 
 _MAPPED_FIELDS = ("role", "content", "tool_calls", "tool_call_id", "tool_call_ids", "thinking_blocks", "output", "name")
+_RESULT = "function_call_output"
 _MAPPED_EXTRA = ("response", "model_response", "cost", "timestamp")
 
 
@@ -65,13 +66,29 @@ def parse_messages(history: Sequence[Any], steps: list[Step]) -> tuple[list[Sour
         except READ_ERRORS as error:
             errors.append((index, error_text(error)))
             continue
-        is_demo = record.get("is_demo") is True
+        is_demo = _is_demo(record)
         is_task = message.role == "user" and not is_demo and not has_task
         has_task = has_task or is_task
+        if message.role == "tool":
+            _answer_others(message, messages)
         messages.append(SourceMessage(message, record, None, is_task))
         if message.role == "assistant" and not is_demo:
             next_step = _find_step(record, message, steps, next_step)
     return messages, errors
+
+
+def _answer_others(result: Message, before: list[SourceMessage]) -> None:
+    """Complete the other calls of an answer, if one message is the result of several."""
+    ids = to_list(result.extra.get("tool_call_ids"))[1:]
+    answer = next((item.message for item in reversed(before) if item.message.role == "assistant"), None)
+    for call in answer.tool_calls if answer and ids else ():
+        if call.tool_call_id in ids:
+            call.result, call.status = result.content, "completed"
+
+
+def _is_demo(record: Record) -> bool:
+    """Whether a message is of a demonstration, which is no turn: not every version marks it in the same way."""
+    return record.get("is_demo") is True or record.get("message_type") == "demonstration"
 
 
 def _to_history(step: Step) -> list[Record]:
@@ -101,6 +118,8 @@ def _parse(record: Any) -> Message:
     if not isinstance(record, dict):
         raise MalformedRecord("it must be an object")
     role = to_text(record.get("role"))
+    if role is None and record.get("type") == _RESULT:
+        return _parse_result(record)
     if role is None and isinstance(record.get("output"), list):
         return _parse_response(record)
     if role is None:
@@ -115,7 +134,7 @@ def _parse(record: Any) -> Message:
         message.tool_call_id = ids[0] if ids else to_id(record.get("tool_call_id"))
         message.tool_name = to_text(record.get("name"))
     calls = [_to_call(call, message.created_at) for call in to_list(record.get("tool_calls")) if isinstance(call, dict)]
-    if record.get("is_demo") is True:
+    if _is_demo(record):
         message.extra |= {"tool_calls": record["tool_calls"]} if calls else {}
     else:
         message.tool_calls = calls
@@ -151,7 +170,7 @@ def _parse_response(record: Record) -> Message:
         elif item.get("type") == "reasoning":
             parts += [{**part, "type": "reasoning"} for part in to_list(item.get("summary")) if isinstance(part, dict)]
         elif item.get("type") == "function_call":
-            calls.append(_to_call({"id": item.get("call_id"), "function": item}, None))
+            calls.append(_to_call({"id": item.get("call_id") or item.get("id"), "function": item}, None))
     details = to_object(record.get("extra"))
     message = Message(
         role="assistant",
@@ -163,6 +182,18 @@ def _parse_response(record: Record) -> Message:
     )
     _set_usage(message, details | {"response": record})
     return message
+
+
+def _parse_result(record: Record) -> Message:
+    """The output of a call, as the Responses API has it."""
+    details = to_object(record.get("extra"))
+    return Message(
+        role="tool",
+        content=record.get("output"),
+        tool_call_id=to_id(record.get("call_id")),
+        created_at=_time_of(record, details),
+        extra=without(record, ("type", "call_id", "output", "extra", "timestamp")) | without(details, _MAPPED_EXTRA),
+    )
 
 
 def _to_call(record: Record, time: datetime | None) -> ToolCall:
@@ -197,7 +228,7 @@ def _set_usage(message: Message, details: Record) -> None:
     counts = Usage(
         input_tokens=first_count(usage, "prompt_tokens", "input_tokens"),
         output_tokens=first_count(usage, "completion_tokens", "output_tokens"),
-        cache_read_tokens=to_count(cached.get("cached_tokens")),
+        cache_read_tokens=first_count(cached | usage, "cached_tokens", "cache_read_input_tokens"),
         cache_write_tokens=to_count(usage.get("cache_creation_input_tokens")),
         reasoning_tokens=to_count(reasoning.get("reasoning_tokens")),
         cost=cost,

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 
 from kern_nb.db import codec
 from kern_nb.db.mapping import to_micros
+from kern_nb.ingest.archives import plain_name
 from kern_nb.ingest.importer import (
     RECORD_ERRORS,
     Draft,
@@ -29,14 +30,17 @@ from kern_nb.ingest.importer import (
     MalformedRecord,
     error_text,
     hash_record,
+    json_type,
     require_field,
 )
 from kern_nb.ingest.importers.tau2.ticks import flatten_ticks
+from kern_nb.ingest.parsing.times import is_local_time, parse_time, to_unix_seconds
 from kern_nb.ingest.parsing.values import (
     checked_id,
     drop_null,
     finite_scores,
     split_scalars,
+    to_id,
     to_list,
     to_object,
     without,
@@ -52,6 +56,7 @@ FOLDER = "simulations"
 # The fields of a message, and of its usage, that map to fields of our records; the others go to `extra`.
 _MAPPED_FIELDS = frozenset({"role", "content", "tool_calls", "timestamp", "cost", "usage"})
 _CONVERSATION = frozenset({"id", "messages", "ticks"})
+_TIMES = ("start_time", "end_time", "timestamp")
 _MAPPED_COUNTS = frozenset({"prompt_tokens", "completion_tokens"})
 
 
@@ -197,11 +202,10 @@ def _parse_experiment(source: Source, document: dict[str, Any], *, is_folder: bo
     agent = to_object(info.get("agent_info"))
     serialized_info = codec.dumps(info).encode()
     metadata = {
-        "experiment": PurePath(source.location).parent.name if is_folder else PurePath(source.name).stem,
+        "experiment": PurePath(source.location).parent.name if is_folder else PurePath(source.session_name).name,
         "domain": to_object(info.get("environment_info")).get("domain_name"),
         "model": agent.get("llm"),
         "user_model": to_object(info.get("user_info")).get("llm"),
-        "time_zone": "unknown",
     }
     return _Experiment(
         file=source.name,
@@ -213,23 +217,27 @@ def _parse_experiment(source: Source, document: dict[str, Any], *, is_folder: bo
 
 
 def _draft(simulation: Any, experiment: _Experiment, line: Callable[[], int]) -> Draft:
-    session_id = require_field(simulation, "id", str, "the simulation")
+    session_id = _session_id(simulation, experiment)
     messages = _messages_of(simulation)
     fields = without(simulation, _CONVERSATION)
     scalars, nested = split_scalars(fields)
+    if (task_id := to_id(fields.get("task_id"))) is not None:
+        scalars["task_id"] = task_id  # experiments are paired by it
     task = experiment.tasks.get(str(fields.get("task_id")))
     model, [info] = experiment.metadata.get("model"), experiment.info
     runs, hashes, keys = split_runs(session_id, [_parse_message(m, i, model) for i, m in enumerate(messages)], model)
     _set_final_status(runs, hashes, fields.get("termination_reason"))
-    times = (fields.get(key) for key in ("start_time", "end_time", "timestamp"))
-    start, end, scored_at = (None if time is None else to_micros(datetime.fromisoformat(time)) for time in times)
+    stated = [fields.get(key) for key in _TIMES]
+    start, end, scored_at = map(_checked_time, _TIMES, stated)
+    if any(map(is_local_time, [*stated, *(message.get("timestamp") for message in messages)])):
+        scalars["time_zone"] = "unknown"
     session = Session(
         session_id=session_id,
         agent_id=experiment.agent.get("implementation"),
         agent_data={**experiment.agent, NAME: {"info": info, "task": task, **nested}},
         metadata=experiment.metadata | scalars,
-        created_at=None if start is None else start // 1_000_000,
-        updated_at=None if end is None else end // 1_000_000,
+        created_at=to_unix_seconds(start),
+        updated_at=to_unix_seconds(end),
         duration_s=fields.get("duration"),
     )
     return Draft(
@@ -243,14 +251,31 @@ def _draft(simulation: Any, experiment: _Experiment, line: Callable[[], int]) ->
         blobs=experiment.info,
         source=NAME,
         scores=_parse_scores(fields.get("reward_info")),
-        scored_at=scored_at,
+        scored_at=to_micros(scored_at),
     )
 
 
+def _session_id(simulation: Any, experiment: _Experiment) -> str:
+    """The id of a simulation; without one, its task and trial name it in its file."""
+    if not isinstance(simulation, dict):
+        raise MalformedRecord(f"the simulation must be an object, got {json_type(simulation)}")
+    session_id, task_id, trial = (to_id(simulation.get(key)) for key in ("id", "task_id", "trial"))
+    if session_id is None and task_id is not None:
+        return f"{PurePath(plain_name(experiment.file)).with_suffix('').as_posix()}/{task_id}/{trial or 0}"
+    if session_id is None:
+        raise MalformedRecord("the simulation has no 'id'")
+    return session_id
+
+
 def _messages_of(simulation: dict[str, Any]) -> list[Any]:
+    """The messages in their order, which they may state."""
     if simulation.get("messages") is None and isinstance(simulation.get("ticks"), list):
         return flatten_ticks(simulation["ticks"])
+    if "messages" in simulation and simulation["messages"] is None:
+        return []  # it failed before the first message, and has a reward nevertheless
     messages: list[Any] = require_field(simulation, "messages", list, "the simulation")
+    if all(isinstance(message, dict) and type(message.get("turn_idx")) is int for message in messages):
+        return sorted(messages, key=lambda message: message["turn_idx"])
     return messages
 
 
@@ -296,6 +321,13 @@ def _parse_time(value: Any) -> Any:
     except (TypeError, ValueError):
         return value
     return time if time.tzinfo else time.replace(tzinfo=UTC)
+
+
+def _checked_time(name: str, value: Any) -> datetime | None:
+    """A time of a simulation, which is refused with a value that is none."""
+    if value is not None and parse_time(value) is None:
+        raise MalformedRecord(f"{name!r} of the simulation is no time")
+    return parse_time(value)
 
 
 def _parse_usage(record: dict[str, Any], extra: dict[str, Any]) -> Usage | None:

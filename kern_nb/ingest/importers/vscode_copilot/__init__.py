@@ -14,6 +14,7 @@ snapshot, then values that are set, appended to a list or deleted. It is replaye
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -39,7 +40,7 @@ from kern_nb.records import Run, Session
 
 NAME = "vscode_copilot"
 
-_CANCELLED_STATE = 2
+_CANCELLED_STATE, _FAILED_STATE = 2, 3
 _DATA_FOLDERS = (
     Location("~/.config", "", "VSCODE_APPDATA"),
     Location("~/Library/Application Support", ""),
@@ -149,16 +150,20 @@ def _read_session(source: Source, line: int, state: Record, position: int) -> It
 
 def _set_outcome(run: Run, request: Record) -> None:
     result = to_object(request.get("result"))
-    timings, error = to_object(result.get("timings")), to_object(result.get("errorDetails"))
+    timings = to_object(result.get("timings"))
+    error = to_object(result.get("errorDetails")) or to_object(request.get("responseErrorDetails"))  # of old versions
+    state = to_object(request.get("modelState")).get("value")
     run.duration_s, run.time_to_first_token_s = (
         to_duration(timings.get(name), 1000) for name in ("totalElapsed", "firstProgress")
     )
+    if run.duration_s is not None and run.created_at is not None and run.finished_at == run.created_at:
+        run.finished_at += timedelta(seconds=run.duration_s)  # the answer states no time
     run.agent_id = to_text(to_object(request.get("agent")).get("id"))
     message = to_text(error.get("message"))
     is_cancelled = request.get("isCanceled") is True or error.get("code") in ("canceled", "cancelled")
-    if is_cancelled or to_object(request.get("modelState")).get("value") == _CANCELLED_STATE:
+    if is_cancelled or state == _CANCELLED_STATE:
         run.status = "CANCELLED"
-    elif error:
+    elif error or state == _FAILED_STATE:
         run.status, run.error = "ERROR", message or "The request failed."
 
 

@@ -7,7 +7,17 @@ from datetime import datetime
 from typing import Any
 
 from kern_nb.ingest.parsing.times import to_time_from_ms
-from kern_nb.ingest.parsing.values import to_args, to_count, to_flag, to_id, to_list, to_object, to_text, without
+from kern_nb.ingest.parsing.values import (
+    first_text,
+    to_args,
+    to_count,
+    to_flag,
+    to_id,
+    to_list,
+    to_object,
+    to_text,
+    without,
+)
 from kern_nb.ingest.run_splitter import SourceMessage
 from kern_nb.records import Message, ToolCall, Usage
 
@@ -163,7 +173,9 @@ def _to_result(item: Record, call: ToolCall, stated: Record | None, metadata: Re
     details = to_object(item.get("resultDetails"))
     content = _result_text(details.get("output"))
     if content is None:
-        content = to_text(to_object(to_object(item.get("toolSpecificData")).get("terminalCommandOutput")).get("text"))
+        specific = to_object(item.get("toolSpecificData"))
+        outputs = (to_object(specific.get("terminalCommandOutput")).get("text"), specific.get("result"))
+        content = first_text(outputs)  # the latter is that of a nested agent
     if content is None and stated is not None:
         results = to_object(metadata.get("toolCallResults"))
         content = _result_text(to_object(results.get(str(stated.get("id")))).get("content"))
