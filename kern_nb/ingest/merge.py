@@ -433,7 +433,8 @@ class DraftMerger:
                 stored = StoredRun(row["session_id"], row["run_index"], row["run_id"], row["source_hash"])
                 keys = self.lines.keys_of(stored) or []
                 differs = common_messages(keys, draft.keys[i]) < min(len(keys), len(draft.keys[i]))
-                if differs and not (draft.has_record_ids and has_all(draft.keys[i], keys)):
+                is_corrected = not draft.has_record_ids and is_same_file(draft, line.session)
+                if differs and not is_corrected and not (draft.has_record_ids and has_all(draft.keys[i], keys)):
                     raise MalformedRecord(f"run {i} of the nested agent is stored already, and differs")
                 if len(draft.keys[i]) < len(keys):
                     continue  # an older copy
