@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from kern_nb.db.integrity import CheckReport
     from kern_nb.db.reads import SessionPage
     from kern_nb.db.references import Reference
-    from kern_nb.ingest.report import IngestReport
+    from kern_nb.ingest_report import IngestReport
 
 
 class SessionStore(DataFrameMethods, RunMethods, RequirementMethods):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 
 from kern_nb.db.store import SessionStore
-from kern_nb.ingest.report import IngestReport
+from kern_nb.ingest_report import IngestReport
 
 
 class ForeignDatabase(ABC):

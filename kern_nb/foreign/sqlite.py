@@ -14,8 +14,8 @@ from kern_nb.db.store import SessionStore
 from kern_nb.errors import StoreUnavailable
 from kern_nb.foreign.database import ForeignDatabase
 from kern_nb.ingest import ingest, registry
-from kern_nb.ingest.report import IngestReport
 from kern_nb.ingest.source import Source
+from kern_nb.ingest_report import IngestReport
 
 
 class SqliteFile(ForeignDatabase):

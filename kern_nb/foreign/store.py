@@ -11,7 +11,7 @@ from sqlalchemy.engine import Connection
 from kern_nb.db.memory import InMemoryDb
 from kern_nb.errors import ReadOnlyStore
 from kern_nb.foreign.database import ForeignDatabase
-from kern_nb.ingest.report import IngestReport
+from kern_nb.ingest_report import IngestReport
 from kern_nb.text.formatting import pluralize
 
 T = TypeVar("T")

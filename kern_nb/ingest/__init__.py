@@ -18,9 +18,9 @@ from kern_nb.ingest import registry
 from kern_nb.ingest.archives import DAMAGE, TooLarge, Workspace
 from kern_nb.ingest.folder import SUFFIXES, Candidate, find_files
 from kern_nb.ingest.importer import READ_ERRORS, Draft, Importer, ImportItem, error_text, hash_record
-from kern_nb.ingest.report import IngestReport, Problem
 from kern_nb.ingest.source import Source
 from kern_nb.ingest.writer import write_drafts
+from kern_nb.ingest_report import IngestReport, Problem
 from kern_nb.text.progress import Progress
 
 # What the detection keeps of small files, so that they are not parsed twice.

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from kern_nb.ingest import archives
 from kern_nb.ingest.archives import COMPRESSED, DAMAGE, TooLarge, Workspace
-from kern_nb.ingest.report import IngestReport
+from kern_nb.ingest_report import IngestReport
 
 SUFFIXES = frozenset(
     {

@@ -20,8 +20,8 @@ from pydantic import ValidationError
 
 from kern_nb.db.blobs import Blob
 from kern_nb.ingest.archives import DAMAGE
-from kern_nb.ingest.report import Problem
 from kern_nb.ingest.source import Source
+from kern_nb.ingest_report import Problem
 from kern_nb.records import Run, Session
 
 if TYPE_CHECKING:

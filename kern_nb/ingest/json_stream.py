@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any, BinaryIO, NamedTuple
 
-from kern_nb.ingest.report import Problem
+from kern_nb.ingest_report import Problem
 
 BUNDLE_KEY = "kern_nb_bundle"
 """The first key of a bundle; see `importers.bundle`."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from kern_nb.db.file_descriptors import open_binary
 from kern_nb.ingest.json_stream import Value
-from kern_nb.ingest.report import Problem
+from kern_nb.ingest_report import Problem
 
 KIND = "parquet"
 

@@ -15,8 +15,8 @@ from typing import Any
 from kern_nb.errors import KernError, UnknownFormat, did_you_mean
 from kern_nb.ingest import importers
 from kern_nb.ingest.importer import READ_ERRORS, Importer, json_type
-from kern_nb.ingest.report import Problem
 from kern_nb.ingest.source import Source
+from kern_nb.ingest_report import Problem
 from kern_nb.text.formatting import join_first
 
 ENTRY_POINT_GROUP = "kern_nb.formats"

@@ -16,7 +16,7 @@ from kern_nb.db.file_descriptors import database_engine, open_binary, read_heade
 from kern_nb.ingest import archives, parquet
 from kern_nb.ingest.archives import Workspace
 from kern_nb.ingest.json_stream import BUNDLE_KEY, JsonStream, Part, Value, collect
-from kern_nb.ingest.report import Problem
+from kern_nb.ingest_report import Problem
 
 __all__ = ["BUNDLE_KEY", "Document", "Item", "Source", "Value"]
 

@@ -19,8 +19,8 @@ from kern_nb.ingest.bundle_merge import BundledSession, ExistingRows, load_exist
 from kern_nb.ingest.changes import Changes
 from kern_nb.ingest.importer import MAX_ID_LENGTH, Draft, ImportItem, MalformedRecord
 from kern_nb.ingest.merge import DraftMerger, ReadLines
-from kern_nb.ingest.report import IngestReport, Problem
 from kern_nb.ingest.stored_lines import StoredLines
+from kern_nb.ingest_report import IngestReport, Problem
 
 # A batch bounds what is in memory at once.
 _BATCH_SESSIONS = 500

@@ -17,7 +17,7 @@ from kern_nb.ingest import ingest_files
 from kern_nb.ingest.archives import Workspace
 from kern_nb.ingest.folder import Candidate, find_files
 from kern_nb.ingest.local_sessions import LocalSessions, find_local_files
-from kern_nb.ingest.report import IngestReport
+from kern_nb.ingest_report import IngestReport
 from kern_nb.text.formatting import pluralize
 
 if TYPE_CHECKING:

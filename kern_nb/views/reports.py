@@ -10,7 +10,7 @@ from kern_nb.text.tables import Column, Table
 
 if TYPE_CHECKING:
     from kern_nb.db.integrity import CheckReport
-    from kern_nb.ingest.report import IngestReport
+    from kern_nb.ingest_report import IngestReport
 
 MAX_ROWS = 100
 

@@ -18,7 +18,7 @@ from typing import Any
 from kern_nb.db import SqliteDb
 from kern_nb.errors import KernError
 from kern_nb.ingest.parsing import zip_members
-from kern_nb.ingest.report import IngestReport
+from kern_nb.ingest_report import IngestReport
 
 WRONG_VALUES: tuple[Any, ...] = (
     *(None, True, 0, -1, 2**63, 10**30, 1.5, 1e308, "", "x", "\x00", "\ud800", "2999-13-45", "user", [], {}, [[]]),

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from kern_nb.ingest import json_stream
 from kern_nb.ingest.json_stream import JsonStream, Value, collect
-from kern_nb.ingest.report import Problem
+from kern_nb.ingest_report import Problem
 
 RECORDS = [{"id": n, "text": f"line {n}\u2028é", "list": [{"n": n}, [], "}{"], "none": None} for n in range(5)]
 

@@ -20,7 +20,7 @@ from markup import Markup
 
 from kern_nb.db.columns import DTYPES, SESSIONS
 from kern_nb.db.integrity import CheckReport, Finding
-from kern_nb.ingest.report import IngestReport, Problem
+from kern_nb.ingest_report import IngestReport, Problem
 from kern_nb.operations.inbox import Inbox
 from kern_nb.operations.resolve import Resolution
 from kern_nb.operations.show import SessionTable

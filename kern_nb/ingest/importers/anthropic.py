@@ -43,9 +43,9 @@ from kern_nb.ingest.chats.messages import (
 from kern_nb.ingest.importer import RECORD_ERRORS, Draft, Importer, MalformedRecord, error_text, json_type
 from kern_nb.ingest.importers.kubiya.body import is_control_plane_body
 from kern_nb.ingest.parsing.values import drop_null, to_object
-from kern_nb.ingest.report import Problem
 from kern_nb.ingest.run_splitter import SourceMessage
 from kern_nb.ingest.source import Source
+from kern_nb.ingest_report import Problem
 
 NAME = "anthropic"
 

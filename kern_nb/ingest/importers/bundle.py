@@ -27,8 +27,8 @@ from kern_nb.errors import UnknownFormat
 from kern_nb.ingest.bundle_merge import BundledSession, InheritedRun
 from kern_nb.ingest.bundle_schema import parse_record
 from kern_nb.ingest.importer import Importer, MalformedRecord, json_type, require_field
-from kern_nb.ingest.report import Problem
 from kern_nb.ingest.source import BUNDLE_KEY, Source
+from kern_nb.ingest_report import Problem
 
 NAME = "bundle"
 

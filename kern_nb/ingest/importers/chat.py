@@ -49,9 +49,9 @@ from kern_nb.ingest.importers.kubiya.body import is_control_plane_body
 from kern_nb.ingest.importers.openai_responses.items import are_items, is_item
 from kern_nb.ingest.parsing.usage import parse_usage
 from kern_nb.ingest.parsing.values import decode_json, drop_null, to_object
-from kern_nb.ingest.report import Problem
 from kern_nb.ingest.run_splitter import hash_content
 from kern_nb.ingest.source import Source, Value
+from kern_nb.ingest_report import Problem
 from kern_nb.records import Usage
 
 NAME = "chat"

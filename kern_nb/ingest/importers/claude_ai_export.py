@@ -29,9 +29,9 @@ from kern_nb.ingest.parsing.parts import simplify
 from kern_nb.ingest.parsing.times import to_time, to_unix_seconds
 from kern_nb.ingest.parsing.tree import Entry, build_steps, record_key
 from kern_nb.ingest.parsing.values import keep_scalars, to_id, to_list, to_object, to_text, without
-from kern_nb.ingest.report import Problem
 from kern_nb.ingest.run_splitter import SourceMessage, split_runs
 from kern_nb.ingest.source import Item, Source
+from kern_nb.ingest_report import Problem
 from kern_nb.records import Message, Session
 
 NAME = "claude_ai_export"

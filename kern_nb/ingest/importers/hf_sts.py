@@ -22,9 +22,9 @@ from kern_nb.ingest.importer import (
 )
 from kern_nb.ingest.parsing.times import is_local_time, parse_time
 from kern_nb.ingest.parsing.values import to_args, to_id, without
-from kern_nb.ingest.report import Problem
 from kern_nb.ingest.run_splitter import SourceMessage, split_runs
 from kern_nb.ingest.source import Source
+from kern_nb.ingest_report import Problem
 from kern_nb.records import Message, Session, ToolCall
 
 NAME = "hf_sts"

@@ -19,9 +19,9 @@ from kern_nb.ingest.parsing.times import to_time, to_time_from_ms, to_unix_secon
 from kern_nb.ingest.parsing.tree import record_key
 from kern_nb.ingest.parsing.usage import parse_usage
 from kern_nb.ingest.parsing.values import keep_scalars, to_id, to_list, to_number, to_object, to_text, without
-from kern_nb.ingest.report import Problem
 from kern_nb.ingest.run_splitter import SourceMessage, split_runs
 from kern_nb.ingest.source import Source
+from kern_nb.ingest_report import Problem
 from kern_nb.records import Message, Run, Session
 
 NAME = "jupyter_chat"

@@ -33,9 +33,9 @@ from kern_nb.ingest.chats.messages import has_local_times, is_message, parse_mes
 from kern_nb.ingest.importer import RECORD_ERRORS, Draft, Importer, MalformedRecord, error_text, json_type
 from kern_nb.ingest.importers.openai_responses import is_response, is_responses_request, make_exchange
 from kern_nb.ingest.parsing.values import drop_null, to_object
-from kern_nb.ingest.report import Problem
 from kern_nb.ingest.run_splitter import SourceMessage
 from kern_nb.ingest.source import Source
+from kern_nb.ingest_report import Problem
 
 NAME = "openai_batch"
 

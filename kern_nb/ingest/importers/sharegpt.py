@@ -23,8 +23,8 @@ from kern_nb.ingest.chats.fields import find_id
 from kern_nb.ingest.chats.messages import has_local_times, is_message, parse_messages, says_something
 from kern_nb.ingest.importer import RECORD_ERRORS, Draft, Importer, MalformedRecord, error_text, json_type
 from kern_nb.ingest.parsing.values import decode_json, drop_null, to_object
-from kern_nb.ingest.report import Problem
 from kern_nb.ingest.source import Source
+from kern_nb.ingest_report import Problem
 
 NAME = "sharegpt"
 

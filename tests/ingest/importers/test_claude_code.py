@@ -10,8 +10,8 @@ from mutations import mistyped, torn, truncated
 from kern_nb.db import SqliteDb
 from kern_nb.ingest import registry
 from kern_nb.ingest.importer import Draft, Fork, Membership
-from kern_nb.ingest.report import Problem
 from kern_nb.ingest.source import Source
+from kern_nb.ingest_report import Problem
 
 SESSION = "5e55104e-0000-4000-8000-000000000001"
 

@@ -9,8 +9,8 @@ from mutations import mistyped, torn, truncated
 from kern_nb.db import SqliteDb
 from kern_nb.ingest import registry
 from kern_nb.ingest.importer import Draft
-from kern_nb.ingest.report import Problem
 from kern_nb.ingest.source import Source
+from kern_nb.ingest_report import Problem
 
 HEADER = {"type": "session", "harness": "bot", "id": "s1", "name": "Parcels", "team": "x", "tags": ["a"]}
 

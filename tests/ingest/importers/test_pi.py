@@ -11,8 +11,8 @@ from mutations import mistyped, torn, truncated
 from kern_nb.db import SqliteDb
 from kern_nb.ingest import registry
 from kern_nb.ingest.importer import Draft
-from kern_nb.ingest.report import Problem
 from kern_nb.ingest.source import Source
+from kern_nb.ingest_report import Problem
 
 SESSION = "01900000-0000-7000-8000-000000000001"
 COST = {"input": 0.001, "output": 0.002, "cacheRead": 0, "cacheWrite": 0, "total": 0.003}

@@ -18,9 +18,9 @@ from kern_nb.ingest.importers.adk.events import Event, get, parse_event
 from kern_nb.ingest.parsing.sqlite_rows import rows
 from kern_nb.ingest.parsing.times import parse_time, to_unix_seconds
 from kern_nb.ingest.parsing.values import drop_null, load_json, to_id, to_list, to_object, to_text
-from kern_nb.ingest.report import Problem
 from kern_nb.ingest.run_splitter import split_runs
 from kern_nb.ingest.source import Source
+from kern_nb.ingest_report import Problem
 from kern_nb.records import Run, Session
 
 NAME = "adk"

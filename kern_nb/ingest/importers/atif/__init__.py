@@ -32,9 +32,9 @@ from kern_nb.ingest.importers.atif.steps import parse_metrics, parse_step
 from kern_nb.ingest.importers.atif.trial import Trial, read_trial, trial_files
 from kern_nb.ingest.parsing.times import is_local_time, to_time, to_unix_seconds
 from kern_nb.ingest.parsing.values import drop_null, split_scalars, to_id, to_list, to_object, to_text, without
-from kern_nb.ingest.report import Problem
 from kern_nb.ingest.run_splitter import SourceMessage, build_runs, split_runs
 from kern_nb.ingest.source import Source
+from kern_nb.ingest_report import Problem
 from kern_nb.records import Run, Session, Usage
 
 NAME = "atif"

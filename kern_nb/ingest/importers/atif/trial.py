@@ -13,8 +13,8 @@ from typing import Any
 from kern_nb.db.file_descriptors import open_binary
 from kern_nb.ingest.parsing.times import to_time
 from kern_nb.ingest.parsing.values import finite_scores, split_scalars, to_object
-from kern_nb.ingest.report import Problem
 from kern_nb.ingest.source import Source
+from kern_nb.ingest_report import Problem
 
 _MAIN = "trajectory.json"
 _RESULT = "result.json"

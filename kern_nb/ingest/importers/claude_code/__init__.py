@@ -53,9 +53,9 @@ from kern_nb.ingest.importers.claude_code.messages import (
 from kern_nb.ingest.importers.claude_code.tree import Step, build_lines
 from kern_nb.ingest.parsing.times import to_time
 from kern_nb.ingest.parsing.tree import Entry
-from kern_nb.ingest.report import Problem
 from kern_nb.ingest.run_splitter import SourceMessage, split_runs
 from kern_nb.ingest.source import Source
+from kern_nb.ingest_report import Problem
 from kern_nb.records import PART_TYPES, Message, Run, Session, text_of
 
 NAME = "claude_code"

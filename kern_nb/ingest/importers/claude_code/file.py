@@ -13,8 +13,8 @@ from kern_nb.ingest.importer import RECORD_ERRORS, MalformedRecord, Membership, 
 from kern_nb.ingest.importers.claude_code.messages import Record, is_message, require_message, result_ids
 from kern_nb.ingest.importers.claude_code.tree import to_entry
 from kern_nb.ingest.parsing.tree import Entry, link
-from kern_nb.ingest.report import Problem
 from kern_nb.ingest.source import Source, Value
+from kern_nb.ingest_report import Problem
 from kern_nb.records import text_of
 
 _IGNORED = frozenset({"progress", "file-history-snapshot", "file-history-delta"})

@@ -41,9 +41,9 @@ from kern_nb.ingest.importers.codex.thread import Thread, Turn, group_by_run
 from kern_nb.ingest.importers.codex.titles import read_titles, title_files
 from kern_nb.ingest.parsing.times import to_time, to_unix_seconds
 from kern_nb.ingest.parsing.values import keep_scalars, to_count, to_id, to_object, to_text, without
-from kern_nb.ingest.report import Problem
 from kern_nb.ingest.run_splitter import SourceMessage, build_runs
 from kern_nb.ingest.source import Source, Value
+from kern_nb.ingest_report import Problem
 from kern_nb.records import Run, Session
 
 NAME = "codex"

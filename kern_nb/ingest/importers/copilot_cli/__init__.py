@@ -30,8 +30,8 @@ from kern_nb.ingest.importer import (
 from kern_nb.ingest.importers.copilot_cli.events import Log, Record, Thread
 from kern_nb.ingest.parsing.times import to_time, to_unix_seconds
 from kern_nb.ingest.parsing.values import keep_scalars, to_id, to_object, to_text, without
-from kern_nb.ingest.report import Problem
 from kern_nb.ingest.source import Source
+from kern_nb.ingest_report import Problem
 from kern_nb.records import Session
 
 NAME = "copilot_cli"

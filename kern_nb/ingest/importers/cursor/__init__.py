@@ -32,9 +32,9 @@ from kern_nb.ingest.parsing.anthropic_blocks import is_content, split_blocks
 from kern_nb.ingest.parsing.parts import simplify
 from kern_nb.ingest.parsing.times import to_time, to_unix_seconds
 from kern_nb.ingest.parsing.values import to_object, without
-from kern_nb.ingest.report import Problem
 from kern_nb.ingest.run_splitter import SourceMessage, split_runs
 from kern_nb.ingest.source import Source
+from kern_nb.ingest_report import Problem
 from kern_nb.records import Message, Session
 
 NAME = "cursor"

@@ -39,9 +39,9 @@ from kern_nb.ingest.parsing.values import (
     to_object,
     without,
 )
-from kern_nb.ingest.report import Problem
 from kern_nb.ingest.run_splitter import SourceMessage, split_runs
 from kern_nb.ingest.source import Document, Source
+from kern_nb.ingest_report import Problem
 from kern_nb.records import Run, Session
 
 NAME = "inspect_ai"

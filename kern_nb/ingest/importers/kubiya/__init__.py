@@ -25,9 +25,9 @@ from kern_nb.ingest.importers.kubiya.body import has_execution, is_control_plane
 from kern_nb.ingest.parsing.times import to_unix_seconds
 from kern_nb.ingest.parsing.tree import record_key
 from kern_nb.ingest.parsing.values import checked_id, drop_null, to_object
-from kern_nb.ingest.report import Problem
 from kern_nb.ingest.run_splitter import SourceMessage, split_runs
 from kern_nb.ingest.source import Source
+from kern_nb.ingest_report import Problem
 from kern_nb.records import Message, Session, ToolCall
 
 NAME = "kubiya"

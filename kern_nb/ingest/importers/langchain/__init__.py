@@ -26,9 +26,9 @@ from kern_nb.ingest.importers.langchain.traces import (
 )
 from kern_nb.ingest.parsing.times import parse_time, to_unix_seconds
 from kern_nb.ingest.parsing.values import drop_null, keep_scalars, to_id, to_list, to_object, to_text
-from kern_nb.ingest.report import Problem
 from kern_nb.ingest.run_splitter import SourceMessage, build_runs, split_runs
 from kern_nb.ingest.source import Source, Value
+from kern_nb.ingest_report import Problem
 from kern_nb.records import Message, Session
 
 NAME = "langchain"

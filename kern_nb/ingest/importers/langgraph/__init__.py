@@ -21,9 +21,9 @@ from kern_nb.ingest.importers.langchain.messages import REMOVE, parse_message, p
 from kern_nb.ingest.importers.langgraph.states import ERROR, INTERRUPT, RESUME, Namespace, Node, Token, Values
 from kern_nb.ingest.parsing.times import parse_time, to_unix_seconds
 from kern_nb.ingest.parsing.values import drop_null, keep_scalars, to_id
-from kern_nb.ingest.report import Problem
 from kern_nb.ingest.run_splitter import SourceMessage, split_runs
 from kern_nb.ingest.source import Source
+from kern_nb.ingest_report import Problem
 from kern_nb.records import Message, Run, Session
 
 NAME = "langgraph"

@@ -26,9 +26,9 @@ from kern_nb.ingest.importers.openai_responses.items import are_items, is_item, 
 from kern_nb.ingest.parsing.times import parse_time
 from kern_nb.ingest.parsing.usage import parse_usage
 from kern_nb.ingest.parsing.values import drop_null, to_object
-from kern_nb.ingest.report import Problem
 from kern_nb.ingest.run_splitter import SourceMessage
 from kern_nb.ingest.source import Source
+from kern_nb.ingest_report import Problem
 from kern_nb.records import Message
 
 NAME = "openai_responses"

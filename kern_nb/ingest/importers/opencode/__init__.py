@@ -32,9 +32,9 @@ from kern_nb.ingest.importer import (
 from kern_nb.ingest.importers.opencode.messages import StoredMessage, group_by_run, set_outcome, to_source_messages
 from kern_nb.ingest.parsing.times import to_time_from_ms, to_unix_seconds
 from kern_nb.ingest.parsing.values import keep_scalars, load_json, to_id, to_object, to_text, without
-from kern_nb.ingest.report import Problem
 from kern_nb.ingest.run_splitter import build_runs
 from kern_nb.ingest.source import Source
+from kern_nb.ingest_report import Problem
 from kern_nb.records import Session
 
 NAME = "opencode"

@@ -36,8 +36,8 @@ from kern_nb.ingest.parsing import tree
 from kern_nb.ingest.parsing.times import is_local_time, to_time, to_unix_seconds
 from kern_nb.ingest.parsing.tree import Entry, build_steps, record_key
 from kern_nb.ingest.parsing.values import drop_null, keep_scalars, to_id, to_list, to_object, to_text
-from kern_nb.ingest.report import Problem
 from kern_nb.ingest.source import Source, Value
+from kern_nb.ingest_report import Problem
 from kern_nb.records import Session
 
 NAME = "openhands"

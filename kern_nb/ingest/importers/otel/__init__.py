@@ -27,8 +27,8 @@ from kern_nb.ingest.importers.otel.messages import Thread
 from kern_nb.ingest.importers.otel.runs import Unit, read_units
 from kern_nb.ingest.importers.otel.spans import Event, Span, parse_logs
 from kern_nb.ingest.importers.otel.trace import Trace
-from kern_nb.ingest.report import Problem
 from kern_nb.ingest.source import Source
+from kern_nb.ingest_report import Problem
 
 _OTHER_SIGNALS = frozenset({"resourceLogs", "resource_logs", "resourceMetrics", "resource_metrics"})
 _SUFFIXES = (".json", ".jsonl")

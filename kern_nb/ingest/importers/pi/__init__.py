@@ -22,9 +22,9 @@ from kern_nb.ingest.importers.pi.messages import SUMMARIES, Record, is_message, 
 from kern_nb.ingest.parsing import tree
 from kern_nb.ingest.parsing.tree import Entry
 from kern_nb.ingest.parsing.values import to_id
-from kern_nb.ingest.report import Problem
 from kern_nb.ingest.run_splitter import SourceMessage, split_runs
 from kern_nb.ingest.source import Source
+from kern_nb.ingest_report import Problem
 from kern_nb.records import Run, Session
 
 NAME = "pi"

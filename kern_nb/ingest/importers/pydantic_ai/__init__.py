@@ -28,9 +28,9 @@ from kern_nb.ingest.importer import (
 from kern_nb.ingest.importers.pydantic_ai.parts import parse_request, parse_response
 from kern_nb.ingest.parsing.times import to_time
 from kern_nb.ingest.parsing.values import to_id, to_object
-from kern_nb.ingest.report import Problem
 from kern_nb.ingest.run_splitter import SourceMessage, build_runs
 from kern_nb.ingest.source import Source
+from kern_nb.ingest_report import Problem
 from kern_nb.records import Run, Session
 
 NAME = "pydantic_ai"

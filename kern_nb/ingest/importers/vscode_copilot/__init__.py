@@ -33,9 +33,9 @@ from kern_nb.ingest.parsing.values import (
     to_text,
     without,
 )
-from kern_nb.ingest.report import Problem
 from kern_nb.ingest.run_splitter import build_runs
 from kern_nb.ingest.source import Source
+from kern_nb.ingest_report import Problem
 from kern_nb.records import Run, Session
 
 NAME = "vscode_copilot"
