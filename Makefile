@@ -14,7 +14,7 @@ OVERRIDES := .venv/share/jupyter/lab/settings/overrides.json
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help env lab test browser lint format types bench docs demo screenshots clean
+.PHONY: help env lab test peers browser lint format types bench docs demo screenshots clean
 
 help: ## list the goals
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,6 +33,10 @@ $(ENV): pyproject.toml
 
 .venv/.bench: $(ENV)
 	@$(PY) -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
+	@touch $@
+
+.venv/.peers: $(ENV)
+	@$(PY) -m pip install --quiet --disable-pip-version-check --editable '.[agno,openai-agents,langgraph,otel]'
 	@touch $@
 
 .venv/.docs: $(ENV)
@@ -65,9 +69,13 @@ test: lint types $(SAMPLE) $(HARBOR) ## run lint, types, tests on all engines, t
 	$(PY) -m pytest -n 4 --dist worksteal --ignore=tests/browser
 	$(MAKE) browser
 
+# With the other frameworks installed, which agents are attached from: their offline agents on our stores.
+peers: .venv/.peers ## run the tests of bridges to other frameworks
+	$(PY) -m pytest tests/bridges
+
 # Separate, because Playwright leaves an event loop behind, in which no other test can start one.
 browser: $(SAMPLE) ## run the tests in a real JupyterLab only
-	chromium="$$($(PY) scripts/chromium.py)" && KERN_CHROMIUM="$$chromium" $(PY) -m pytest tests/browser
+	chromium="$$($(PY) scripts/chromium.py)" && KERN_CHROMIUM="$$chromium" $(PY) -m pytest -n 2 tests/browser
 
 lint: $(ENV) ## check rules and format (ruff), and the direction of imports (import-linter)
 	$(PY) -m ruff check
