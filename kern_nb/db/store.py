@@ -391,6 +391,16 @@ class SessionStore(DataFrameMethods, RunMethods, RequirementMethods):
         start = None if since is None else from_micros(parse_time(since))
         return ingest(self, Path(path), format, since=start, progress=progress)
 
+    def refresh(self) -> None:
+        """Read again what another program has written, of a database that is read in place.
+
+        Any other store always shows what is stored.
+
+        Example:
+            >>> from kern_nb.db import InMemoryDb
+            >>> InMemoryDb().refresh()
+        """
+
     def check(self, *, repair: bool = False, hosts_gone: Collection[str] = ()) -> CheckReport:
         """Check for broken invariants: damaged values, interrupted runs, rows without their session or parent.
 

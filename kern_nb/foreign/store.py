@@ -53,18 +53,17 @@ class ForeignStore(InMemoryDb):
             self.close()
             raise
 
-    def refresh(self) -> IngestReport:
+    def refresh(self) -> None:
         """Read the sessions again, if the program may have written since. Until that is done, the old ones are there.
 
-        Returns:
-            What was read.
+        `report` says what was read.
 
         Raises:
             StoreUnavailable: the database does not exist, or cannot be reached.
         """
         state = self._foreign.state()
         if state is not None and state == self._state:
-            return self.report
+            return
         fresh = InMemoryDb(session_table=self.tables.name)
         try:
             fresh.write(lambda _: None)  # create the tables
@@ -80,7 +79,6 @@ class ForeignStore(InMemoryDb):
                 f"{pluralize(len(report.errors), 'record')} of {self.url} cannot be read; store.report lists them."
             )
             warnings.warn(message, stacklevel=2)
-        return report
 
     def reopen(self) -> None:
         """Read what the program has written since; see `refresh`."""

@@ -98,6 +98,7 @@ OF_A_RUN = {"append_messages", "finish_run", "pause_run", "forget_answers", "rel
 """Calls of the one who started or claimed a run, by its id."""
 
 OF_THE_STORE = {
+    "refresh",
     "sql",
     "ingest",
     "check",

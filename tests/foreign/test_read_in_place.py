@@ -114,9 +114,11 @@ def test_writes_are_refused_and_name_the_way_out(log, write):
 def test_refresh_shows_what_the_program_has_written_since(log):
     with open_store(log) as store:
         first = store.report
-        assert store.refresh() is first  # nothing was written, and nothing is read again
+        store.refresh()
+        assert store.report is first  # nothing was written, and nothing is read again
         write_log(log, n=2, first=3)
-        assert store.refresh().sessions == 5
+        store.refresh()
+        assert store.report.sessions == 5
         assert len(store.sessions_df()) == 5
         with sqlite3.connect(log) as connection:
             connection.execute("DELETE FROM responses WHERE id = 'r0'")
@@ -198,3 +200,11 @@ def test_a_table_name_of_the_users_own_creates_a_store_beside_the_tables(tmp_pat
         assert not isinstance(beside, ForeignStore)
         beside.append_run("mine", Run(input="Hello"))
         assert list(beside.sessions_df()["session_id"]) == ["mine"]
+
+
+def test_refresh_in_the_browser_shows_new_sessions(log):
+    with open_store(log) as store:
+        browser = kern_nb.browse(store)
+        assert browser.start()["total"] == 3
+        write_log(log, first=3)
+        assert browser.refresh()["total"] == 4

@@ -187,6 +187,7 @@ class SessionBrowser(SessionActions, script="browser", parts=("texts", "sessions
     @call
     def refresh(self) -> dict[str, Any]:
         """Read the list again."""
+        self.store.refresh()
         self._total = None
         return self.rows(self._offset, MAX_ROWS // 2)
 
