@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 import sqlite3
-import tempfile
 from collections.abc import Callable, Iterator
 from functools import cached_property, partial
 from itertools import chain, islice
@@ -16,6 +14,7 @@ from kern_nb.db.file_descriptors import database_engine, open_binary, read_heade
 from kern_nb.ingest import archives, parquet
 from kern_nb.ingest.archives import Workspace
 from kern_nb.ingest.json_stream import BUNDLE_KEY, JsonStream, Part, Value, collect
+from kern_nb.ingest.sqlite_copy import open_copy
 from kern_nb.ingest_report import Problem
 
 __all__ = ["BUNDLE_KEY", "Document", "Item", "Source", "Value"]
@@ -168,22 +167,9 @@ class Source:
         except sqlite3.Error:
             return {}
 
-    @contextlib.contextmanager
-    def open_sqlite(self) -> Iterator[sqlite3.Connection]:
-        """A read-only connection to a copy of a SQLite file: its program may write to the file meanwhile."""
-        with tempfile.TemporaryDirectory() as folder:
-            copy = Path(folder) / "copy.db"
-            for suffix in ("", "-wal"):
-                file = self.path.with_name(self.path.name + suffix)
-                with (
-                    contextlib.suppress(FileNotFoundError),
-                    open_binary(file) as original,
-                    copy.with_name(copy.name + suffix).open("wb") as target,
-                ):
-                    shutil.copyfileobj(original, target)
-            with contextlib.closing(sqlite3.connect(copy)) as connection:
-                connection.text_factory = lambda value: value.decode(errors="replace")
-                yield connection
+    def open_sqlite(self) -> contextlib.AbstractContextManager[sqlite3.Connection]:
+        """A connection to a copy of a SQLite file: its program may write to the file meanwhile."""
+        return open_copy(self.path)
 
     def values(self) -> Iterator[Value | Problem]:
         """Yield the values of the file, in order, and a problem for each invalid part. May be called again."""
