@@ -26,6 +26,16 @@ if TYPE_CHECKING:
 
 ENGINES = ("duckdb", "sqlite", "postgres", "memory")
 ENGINE_FOLDERS = ("conformance", "db")
+# DuckDB in memory is DuckDB without a file: what has to do with connections, transactions, tables and copies of values is
+# tested on both, the rest on files.
+IN_MEMORY = frozenset(
+    f"test_{name}.py"
+    for name in (
+        "append_cost", "blobs", "changed_tables", "concurrent_answers", "deletes", "export_snapshot", "fork", "history",
+        "interrupted_transactions", "interrupts", "live_runs", "many_writers", "requirements", "round_trip",
+        "schema_guard", "session_state", "statement_cache", "user_isolation", "workloads",
+    )
+)  # fmt: skip
 # The engine above the store, where all engines behave alike: the fastest for small stores.
 FAST_ENGINE = "sqlite"
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -104,6 +114,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         folder = metafunc.definition.path.parent.name
         every_engine = folder in ENGINE_FOLDERS or metafunc.definition.get_closest_marker("every_engine")
         engines = ENGINES if every_engine else (FAST_ENGINE,)
+        if metafunc.definition.path.name not in IN_MEMORY:
+            engines = tuple(engine for engine in engines if engine != "memory")
         metafunc.parametrize("engine_name", engines, indirect=True, scope="function")
 
 

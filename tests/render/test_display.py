@@ -12,13 +12,13 @@ from kern_nb.analysis.compare import pairs
 from kern_nb.analysis.costs import report as costs
 from kern_nb.db import integrity
 from kern_nb.display import DisplayMixin
-from kern_nb.ingest import format_table, local_sessions, report
+from kern_nb.ingest import format_table, local_sessions
 from kern_nb.operations import summarize
 from kern_nb.operations.rerun import result
 
 MODULES = (
     *(records, compare, pairs, digest, groups, costs, integrity),
-    *(report, format_table, local_sessions, summarize, result),
+    *(ingest_report, format_table, local_sessions, summarize, result),
 )
 
 
