@@ -6,7 +6,7 @@ from importlib import import_module
 
 import pytest
 
-from kern_nb import records
+from kern_nb import ingest_report, records
 from kern_nb.analysis import compare, digest, groups
 from kern_nb.analysis.compare import pairs
 from kern_nb.analysis.costs import report as costs
