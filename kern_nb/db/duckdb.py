@@ -293,13 +293,16 @@ def _is_plain(type_: Any, values: list[Any]) -> bool:
     return isinstance(type_, Boolean) or all(map(math.isfinite, numbers))
 
 
+_NONE = {type(None)}
+
+
 def _arrow_array(values: list[Any], type_: pa.DataType) -> pa.Array:
-    return pa.nulls(len(values), type_) if values.count(None) == len(values) else pa.array(values, type_)
+    return pa.nulls(len(values), type_) if _NONE.issuperset(map(type, values)) else pa.array(values, type_)
 
 
 def _encode(column: sa.Column[Any], values: list[Any], dialect: sa.Dialect) -> list[Any]:
     type_ = column.type
-    if not isinstance(type_, sa.types.TypeDecorator) or values.count(None) == len(values):
+    if not isinstance(type_, sa.types.TypeDecorator) or _NONE.issuperset(map(type, values)):
         return values
     if isinstance(type_, Json):
         texts = iter(codec.dumps_all([value for value in values if value is not None]))
