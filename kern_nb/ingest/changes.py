@@ -15,7 +15,8 @@ class Changes:
     Attributes:
         rows: New rows by table.
         runs: New rows of runs by run id.
-        scores: New rows of scores by id; `all_rows` has the rows of all three.
+        scores: New rows of scores by id.
+        requirements: New rows of requirements by id; `all_rows` has the rows of all four.
         updated: Ids of stored sessions that have changed, and the new columns of each.
         rescored: The session and the source of scores that are replaced by new ones.
         replaced: Ids of runs whose rows are replaced by new ones.
@@ -27,6 +28,7 @@ class Changes:
     rows: Rows = field(default_factory=lambda: {name: [] for name in TABLES})
     runs: dict[str, RunRows] = field(default_factory=dict)
     scores: dict[str, Row] = field(default_factory=dict)
+    requirements: dict[str, Row] = field(default_factory=dict)
     updated: list[tuple[str, Row]] = field(default_factory=list)
     rescored: list[tuple[str, str]] = field(default_factory=list)
     replaced: list[str] = field(default_factory=list)
@@ -38,9 +40,10 @@ class Changes:
         return bool(self.updated or self.runs or self.scores or any(self.rows.values()))
 
     def all_rows(self) -> Rows:
-        """The new rows by table, with those of `runs` and `scores`."""
+        """The new rows by table, with those of `runs`, `scores` and `requirements`."""
         rows = {name: list(rows) for name, rows in self.rows.items()}
         rows["scores"] += self.scores.values()
+        rows["requirements"] += self.requirements.values()
         for run in self.runs.values():
             rows["runs"].append(run.run)
             rows["messages"] += run.messages
@@ -55,6 +58,7 @@ class Changes:
             self.runs.pop(run_id, None)  # a later version of a run of this batch
             self.runs[run_id] = run
         self.scores |= other.scores
+        self.requirements |= other.requirements
         self.updated += other.updated
         self.rescored += other.rescored
         self.replaced += other.replaced

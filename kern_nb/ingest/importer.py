@@ -113,10 +113,12 @@ class Membership:
     Attributes:
         session_id: The session of that run.
         tool_call_id: The tool call that started the nested agent, if the source states it.
+        run_id: The run, if the source states it; runs of the draft of that session keep their ids.
     """
 
     session_id: str
     tool_call_id: str | None = None
+    run_id: str | None = None
 
 
 @dataclass
@@ -140,6 +142,7 @@ class Draft:
             session that begins with records of another one is then stored as a branch of it.
         has_run_ids: Whether its runs have ids of their source, and files of one session may have different ones of its
             runs, like the traces of a collector: runs that the store lacks are appended.
+        keeps_run_ids: Whether its runs keep their ids in a branch, too: these are ids of their source.
         fork: Where it branches from, if the source states that.
         membership: The run that its runs belong to, if they are those of a nested agent.
     """
@@ -158,6 +161,7 @@ class Draft:
     keys: list[list[str]] = field(default_factory=list)
     has_record_ids: bool = False
     has_run_ids: bool = False
+    keeps_run_ids: bool = False
     fork: Fork | None = None
     membership: Membership | None = None
 

@@ -72,6 +72,7 @@ class DraftMerger:
         new_sessions: The rows of the sessions that the batch adds.
         nested: The session and the first run of each nested agent of the batch, which are runs of its parent.
         calls: The run of each tool call of the batch, by session and id of the call.
+        owners: The session of each run of the batch.
     """
 
     lines: StoredLines
@@ -80,6 +81,7 @@ class DraftMerger:
     new_sessions: dict[str, Row] = field(default_factory=dict)
     nested: dict[str, tuple[str, str]] = field(default_factory=dict)
     calls: dict[tuple[str, str], str] = field(default_factory=dict)
+    owners: dict[str, str] = field(default_factory=dict)
 
     def load(self, drafts: list[Draft]) -> None:
         """Load what the drafts of a batch are compared with."""
@@ -87,8 +89,8 @@ class DraftMerger:
         ids += [draft.fork.session_id for draft in drafts if draft.fork]
         ids += [draft.membership.session_id for draft in drafts if draft.membership]
         self.lines.load(ids, [key for draft in drafts if (key := source_key(draft))])
-        nested = [draft for draft in drafts if draft.membership]
-        self.lines.load_runs(run.run_id for draft in nested for run in draft.runs)
+        identified = [draft for draft in drafts if draft.membership or draft.keeps_run_ids]
+        self.lines.load_runs(run.run_id for draft in identified for run in draft.runs)
 
     def merge(self, draft: Draft) -> Merged:
         """Merge one draft; raise MalformedRecord if it cannot be stored."""
@@ -392,6 +394,8 @@ class DraftMerger:
             owner = self.lines.get(stored["session_id"])
             return None if owner is None else (owner, stored["parent_run_id"])
         line = self.lines.get(membership.session_id)
+        if membership.run_id is not None and (owner := self.lines.get(self._session_of(membership.run_id) or "")):
+            return owner, membership.run_id
         if line is None:
             return self._find_nested_owner(membership)
         if not line.runs:
@@ -415,6 +419,11 @@ class DraftMerger:
         if owner is None or parent is None:
             return None
         return owner, self._run_of_call(owner, membership.tool_call_id) or parent[1]
+
+    def _session_of(self, run_id: str) -> str | None:
+        """The session that has a run, by the id that the run has in its source."""
+        row = self.lines.run_row(run_id)
+        return self.owners.get(run_id) or (None if row is None else str(row["session_id"]))
 
     def _run_of_call(self, line: StoredLine, tool_call_id: str | None) -> str | None:
         if tool_call_id is None:
@@ -464,6 +473,9 @@ class DraftMerger:
         for position, i in enumerate(range(first, len(draft.runs))):
             skipped = cut.count if cut is not None and i == first else 0
             run = _own_run(draft, line, i, skipped)
+            if draft.keeps_run_ids:
+                stated = draft.runs[i].run_id
+                run.run_id = stated if self._session_of(stated) is None else run_id_for(line.session_id, stated)
             written.append(run)
             index = line.next_index + position
             self._add_rows(changes, run, line.session_id, index, draft, i, draft.keys[i][skipped:])
@@ -490,6 +502,11 @@ class DraftMerger:
         for row in (rows.run, *rows.messages, *rows.tool_calls):
             row["run_index"] = run_index
         changes.runs[run.run_id] = rows
+        self.owners[run.run_id] = session_id
+        for requirement in run.requirements:
+            ids = {"run_id": run.run_id, "session_id": session_id}
+            changes.requirements[requirement.requirement_id] = mapping.requirement_row(requirement) | ids
+            changes.renewed.append(requirement.requirement_id)
 
     def _finish(self, draft: Draft, changes: Changes) -> None:
         if changes:

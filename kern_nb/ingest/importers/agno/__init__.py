@@ -1,0 +1,182 @@
+"""Sessions of Agno 2 and 3: agents, teams and workflows in SQLite, and in PostgreSQL through `read_agno_tables`.
+
+A table of sessions may have any name (``session_table``). `tables` has the layouts, `runs` and `messages` the runs.
+A run keeps its id. What a run of a team's member or of a workflow's step states, inside another run or as a row, is a
+run of its own with ``parent_run_id``. A session that Agno forked is a branch of its source, as far as both have the
+same messages; `lines` has forks of single runs. ``metadata``, ``session_data`` and the data of agents, teams and
+workflows are as they are stored. Agno states no scores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, get_args
+
+from kern_nb.ingest.importer import RECORD_ERRORS, Draft, Importer, Location, Membership, error_text, hash_record
+from kern_nb.ingest.importers.agno.lines import Line, Member, find_lines, member_requirements, split_members
+from kern_nb.ingest.importers.agno.messages import parse_conversation
+from kern_nb.ingest.importers.agno.runs import delegating_call, describe_run, hash_of
+from kern_nb.ingest.importers.agno.tables import Layout, Reader, RunRecord, SessionRecord, find_layouts
+from kern_nb.ingest.parsing.table_rows import READ_TABLE_ERRORS, AnyConnection, Tables
+from kern_nb.ingest.parsing.times import parse_time, to_unix_seconds
+from kern_nb.ingest.parsing.values import to_object, to_text
+from kern_nb.ingest.report import Problem
+from kern_nb.ingest.run_splitter import build_runs
+from kern_nb.ingest.source import Source
+from kern_nb.records import Run, Session, SessionType
+
+NAME = "agno"
+
+_OWNERS = ("agent_id", "team_id", "workflow_id")
+_OBJECTS = ("session_data", "agent_data", "team_data", "workflow_data", "metadata", "summary")
+_TYPES: tuple[SessionType, ...] = get_args(SessionType)
+
+
+class Agno(Importer):
+    """Databases of Agno."""
+
+    name = NAME
+    reads = "SQLite databases of Agno 2 and 3: agents, teams and workflows"
+    locations: tuple[Location, ...] = ()  # an agent's developer names the file
+
+    def recognizes(self, source: Source) -> bool:
+        """A table with the columns of its sessions, which has their runs, or another table that has them."""
+        return bool(find_layouts(source.tables))
+
+    def read(self, source: Source) -> Iterator[Draft | Problem]:
+        """Yield each session, its branches, and the runs of its members and steps."""
+        try:
+            with source.open_sqlite() as connection:
+                yield from read_agno_tables(connection, source.tables, file=source.name)
+        except READ_TABLE_ERRORS as error:
+            yield Problem(source.name, None, f"The database cannot be read any further: {error}.")
+
+
+def read_agno_tables(
+    connection: AnyConnection, tables: Tables, *, schema: str | None = None, file: str = "database"
+) -> Iterator[Draft | Problem]:
+    """Yield the sessions in the tables of a database, each after the one that it is a copy of.
+
+    Args:
+        connection: A connection of `sqlite3` or of SQLAlchemy, which is only read from.
+        tables: The columns of the tables by name; tables of other layouts are passed over.
+        schema: The schema of the tables; Agno's default in PostgreSQL is ``ai``.
+        file: What problems call the database.
+    """
+    used: set[str] = set()
+    for layout in find_layouts(tables):
+        reader = Reader(connection, tables, layout, schema)
+        for session_id in reader.session_ids():
+            yield from _SessionReader(reader, file, _unused(session_id, layout, used)).read(session_id)
+
+
+def _unused(session_id: str, layout: Layout, used: set[str]) -> str:
+    """The id of a session; two tables of sessions may use the same one."""
+    name = session_id if session_id not in used else f"{session_id}~{layout.sessions}"
+    used.add(name)
+    return name
+
+
+@dataclass
+class _SessionReader:
+    """Makes the drafts of one session.
+
+    Attributes:
+        session_id: Its id in the drafts.
+        problems: What of it cannot be imported.
+    """
+
+    reader: Reader
+    file: str
+    session_id: str
+    problems: dict[str, None] = field(default_factory=dict)
+
+    def read(self, stored_id: str) -> Iterator[Draft | Problem]:
+        """Yield the drafts of a session, and its problems."""
+        try:
+            record = self.reader.load(stored_id)
+            source = self.reader.load(record.forked_from) if record.forked_from else None
+            self.problems |= dict.fromkeys(record.problems)
+            own, members = split_members(record, source)
+            sessions: dict[str, str] = {}  # the session of each run
+            for line in find_lines(own):
+                draft = self._line(record, line)
+                sessions = dict.fromkeys((run.run_id for run in line.runs), draft.session_id) | sessions
+                yield draft
+            repeated = member_requirements(members)
+            for member in members:
+                sessions[member.run.run_id] = sessions.get(member.parent.run_id, self.session_id)
+                yield self._member(member, sessions[member.run.run_id], repeated[member.run.run_id])
+        except RECORD_ERRORS as error:
+            self.problems[f"it is not imported: {error_text(error)}"] = None
+        for reason in self.problems:
+            yield Problem(self.file, None, f"Session {stored_id!r}: {reason.rstrip('.')}.")
+
+    def _line(self, record: SessionRecord, line: Line) -> Draft:
+        """The draft of a session's own line or of a branch."""
+        row = {name: to_object(record.row.get(name)) or None for name in _OBJECTS}
+        session = Session(
+            session_id=self.session_id if line.branch is None else f"{self.session_id}~{line.branch.run_id}",
+            session_type=_type_of(record.row),
+            user_id=to_text(record.row.get("user_id")),
+            created_at=to_unix_seconds(parse_time(record.row.get("created_at"))),
+            updated_at=to_unix_seconds(parse_time(record.row.get("updated_at"))),
+            **{name: to_text(record.row.get(name)) for name in _OWNERS},
+            **row,
+        )
+        if line.branch is not None:  # it has no title, state or summary of its own
+            created_at = to_unix_seconds(parse_time(line.branch.get("created_at")))
+            session.session_data, session.summary = None, None
+            session.created_at = created_at or session.created_at
+        return self._draft(session, line.runs, [self._parse(run) for run in line.runs])
+
+    def _member(self, member: Member, session_id: str, repeated: set[Any]) -> Draft:
+        """The draft of a run that is part of another one."""
+        parsed = self._parse(member.run)
+        name = to_text(member.run.data.get("agent_name")) or to_text(member.run.data.get("team_name"))
+        session = Session(
+            session_id=f"{self.session_id}~{member.run.run_id}",
+            session_data={"session_name": name} if name else None,
+        )
+        draft = self._draft(session, [member.run], [parsed])
+        [run] = draft.runs
+        run.requirements = [item for item in run.requirements if item.requirement_id not in repeated]
+        draft.membership = Membership(session_id, delegating_call(member.run, member.parent), member.parent.run_id)
+        return draft
+
+    def _parse(self, record: RunRecord) -> Any:
+        conversation = parse_conversation(record.data, record.run_id)
+        self.problems |= dict.fromkeys(conversation.problems)
+        return conversation
+
+    def _draft(self, session: Session, records: Sequence[RunRecord], parsed: Sequence[Any]) -> Draft:
+        runs, hashes, keys = build_runs(session.session_id, [conversation.messages for conversation in parsed])
+        for index, (run, record, conversation) in enumerate(zip(runs, records, parsed, strict=True)):
+            hashes[index] = hash_of(hashes[index], self._describe(run, record, conversation))
+        return Draft(
+            file=self.file,
+            line=lambda: 1,
+            session=session,
+            runs=runs,
+            hashes=hashes,
+            keys=keys,
+            session_hash=hash_record(session.model_dump(exclude={"runs"})),
+            source=NAME,
+            has_record_ids=True,
+            keeps_run_ids=True,
+        )
+
+    def _describe(self, run: Run, record: RunRecord, conversation: Any) -> list[Any]:
+        values = describe_run(run, record, conversation)
+        self.problems |= dict.fromkeys(conversation.problems)
+        return values
+
+
+def _type_of(row: dict[str, Any]) -> SessionType:
+    """Whether a session is that of an agent, a team or a workflow."""
+    stated = row.get("session_type")
+    if stated in _TYPES:
+        return stated  # type: ignore[no-any-return]
+    owner = next((name for name in _OWNERS if row.get(name)), _OWNERS[0])
+    return owner.removesuffix("_id")  # type: ignore[return-value]
