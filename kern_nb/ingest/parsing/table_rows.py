@@ -50,10 +50,9 @@ def select_rows(
         for row in connection.execute(statement, list((where or {}).values())):
             yield dict(zip(names, row, strict=True))
         return
-    columns_by_name = {name: sa.column(name) for name in (*names, *(where or ()), *order)}
-    query = sa.select(*(columns_by_name[name] for name in names)).select_from(sa.table(table, schema=schema))
-    query = query.where(*(columns_by_name[name] == value for name, value in (where or {}).items()))
-    for values in connection.execute(query.order_by(*(columns_by_name[name] for name in order))):
+    query = sa.select(*map(sa.column, names)).select_from(sa.table(table, schema=schema))
+    query = query.where(*(sa.column(name) == value for name, value in (where or {}).items()))
+    for values in connection.execute(query.order_by(*map(sa.column, order))):
         yield dict(zip(names, values, strict=True))
 
 

@@ -13,10 +13,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
-from kern_nb.ingest.importer import RECORD_ERRORS, Draft, Importer, Location, Membership, error_text, hash_record
-from kern_nb.ingest.importers.agno.lines import Line, Member, find_lines, member_requirements, split_members
+from kern_nb.ingest.importer import RECORD_ERRORS, Draft, Importer, Membership, error_text, hash_record
+from kern_nb.ingest.importers.agno.lines import Line, Member, find_lines, split_members
 from kern_nb.ingest.importers.agno.messages import parse_conversation
-from kern_nb.ingest.importers.agno.runs import delegating_call, describe_run, hash_of
+from kern_nb.ingest.importers.agno.runs import delegating_call, describe_run
 from kern_nb.ingest.importers.agno.tables import Layout, Reader, RunRecord, SessionRecord, find_layouts
 from kern_nb.ingest.parsing.table_rows import READ_TABLE_ERRORS, AnyConnection, Tables
 from kern_nb.ingest.parsing.times import parse_time, to_unix_seconds
@@ -38,7 +38,6 @@ class Agno(Importer):
 
     name = NAME
     reads = "SQLite databases of Agno 2 and 3: agents, teams and workflows"
-    locations: tuple[Location, ...] = ()  # an agent's developer names the file
 
     def recognizes(self, source: Source) -> bool:
         """A table with the columns of its sessions, which has their runs, or another table that has them."""
@@ -85,12 +84,14 @@ class _SessionReader:
     Attributes:
         session_id: Its id in the drafts.
         problems: What of it cannot be imported.
+        requirements: The run of each of its requirements, by id: the copy of a run repeats those of the run.
     """
 
     reader: Reader
     file: str
     session_id: str
     problems: dict[str, None] = field(default_factory=dict)
+    requirements: dict[str, str] = field(default_factory=dict)
 
     def read(self, stored_id: str) -> Iterator[Draft | Problem]:
         """Yield the drafts of a session, and its problems."""
@@ -104,10 +105,9 @@ class _SessionReader:
                 draft = self._line(record, line)
                 sessions = dict.fromkeys((run.run_id for run in line.runs), draft.session_id) | sessions
                 yield draft
-            repeated = member_requirements(members)
             for member in members:
                 sessions[member.run.run_id] = sessions.get(member.parent.run_id, self.session_id)
-                yield self._member(member, sessions[member.run.run_id], repeated[member.run.run_id])
+                yield self._member(member, sessions[member.run.run_id])
         except RECORD_ERRORS as error:
             self.problems[f"it is not imported: {error_text(error)}"] = None
         for reason in self.problems:
@@ -115,45 +115,39 @@ class _SessionReader:
 
     def _line(self, record: SessionRecord, line: Line) -> Draft:
         """The draft of a session's own line or of a branch."""
-        row = {name: to_object(record.row.get(name)) or None for name in _OBJECTS}
+        fields: dict[str, Any] = {name: to_object(record.row.get(name)) or None for name in _OBJECTS}
+        fields |= {name: to_text(record.row.get(name)) for name in (*_OWNERS, "user_id")}
+        times = {name: parse_time(record.row.get(name)) for name in ("created_at", "updated_at")}
+        fields |= {name: to_unix_seconds(time) for name, time in times.items()}
         session = Session(
             session_id=self.session_id if line.branch is None else f"{self.session_id}~{line.branch.run_id}",
             session_type=_type_of(record.row),
-            user_id=to_text(record.row.get("user_id")),
-            created_at=to_unix_seconds(parse_time(record.row.get("created_at"))),
-            updated_at=to_unix_seconds(parse_time(record.row.get("updated_at"))),
-            **{name: to_text(record.row.get(name)) for name in _OWNERS},
-            **row,
+            **fields,
         )
         if line.branch is not None:  # it has no title, state or summary of its own
             created_at = to_unix_seconds(parse_time(line.branch.get("created_at")))
             session.session_data, session.summary = None, None
             session.created_at = created_at or session.created_at
-        return self._draft(session, line.runs, [self._parse(run) for run in line.runs])
+        return self._draft(session, line.runs)
 
-    def _member(self, member: Member, session_id: str, repeated: set[Any]) -> Draft:
+    def _member(self, member: Member, session_id: str) -> Draft:
         """The draft of a run that is part of another one."""
-        parsed = self._parse(member.run)
         name = to_text(member.run.data.get("agent_name")) or to_text(member.run.data.get("team_name"))
         session = Session(
             session_id=f"{self.session_id}~{member.run.run_id}",
             session_data={"session_name": name} if name else None,
         )
-        draft = self._draft(session, [member.run], [parsed])
-        [run] = draft.runs
-        run.requirements = [item for item in run.requirements if item.requirement_id not in repeated]
-        draft.membership = Membership(session_id, delegating_call(member.run, member.parent), member.parent.run_id)
-        return draft
+        call_id = delegating_call(member.run, member.parent)
+        membership = Membership(session_id, call_id, member.parent.run_id)
+        return self._draft(session, [member.run], membership)
 
-    def _parse(self, record: RunRecord) -> Any:
-        conversation = parse_conversation(record.data, record.run_id)
-        self.problems |= dict.fromkeys(conversation.problems)
-        return conversation
-
-    def _draft(self, session: Session, records: Sequence[RunRecord], parsed: Sequence[Any]) -> Draft:
+    def _draft(self, session: Session, records: Sequence[RunRecord], membership: Membership | None = None) -> Draft:
+        parsed = [parse_conversation(record.data, record.run_id) for record in records]
         runs, hashes, keys = build_runs(session.session_id, [conversation.messages for conversation in parsed])
         for index, (run, record, conversation) in enumerate(zip(runs, records, parsed, strict=True)):
-            hashes[index] = hash_of(hashes[index], self._describe(run, record, conversation))
+            hashes[index] = hash_record(hashes[index], describe_run(run, record, conversation))
+            self.problems |= dict.fromkeys(conversation.problems)
+            self._set_requirements(run, is_member=membership is not None)
         return Draft(
             file=self.file,
             line=lambda: 1,
@@ -165,12 +159,19 @@ class _SessionReader:
             source=NAME,
             has_record_ids=True,
             keeps_run_ids=True,
+            membership=membership,
         )
 
-    def _describe(self, run: Run, record: RunRecord, conversation: Any) -> list[Any]:
-        values = describe_run(run, record, conversation)
-        self.problems |= dict.fromkeys(conversation.problems)
-        return values
+    def _set_requirements(self, run: Run, *, is_member: bool) -> None:
+        """Make the requirements of a run its own: a team's run, which a person continues, repeats its members'."""
+        own = []
+        for requirement in run.requirements:
+            if self.requirements.setdefault(requirement.requirement_id, run.run_id) == run.run_id:
+                own.append(requirement)
+            elif not is_member:
+                requirement.requirement_id = f"{run.run_id}:{requirement.requirement_id}"
+                own.append(requirement)
+        run.requirements = own
 
 
 def _type_of(row: dict[str, Any]) -> SessionType:

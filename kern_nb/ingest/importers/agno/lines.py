@@ -8,7 +8,7 @@ branch. Runs of members and steps belong to the run of their team or workflow.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from kern_nb.ingest.importers.agno.runs import inner_runs
 from kern_nb.ingest.importers.agno.tables import RunRecord, SessionRecord
@@ -53,9 +53,8 @@ def split_members(session: SessionRecord, source: SessionRecord | None) -> tuple
             own.append(run)
         elif _first_message(run) not in copied:
             members.append(Member(run, parent))
-    for run in inner:
-        if runs[run.run_id] is run and _first_message(run) not in copied:
-            members.append(Member(run, runs[run.parent_run_id or ""]))
+    unique = [run for run in inner if runs[run.run_id] is run and _first_message(run) not in copied]
+    members += [Member(run, runs[run.parent_run_id or ""]) for run in unique]
     return own, _in_order(members)
 
 
@@ -126,12 +125,3 @@ def find_lines(runs: Sequence[RunRecord]) -> list[Line]:
 def _replaces(run: RunRecord, source: RunRecord) -> bool:
     """Whether a run was generated instead of another one."""
     return run.data.get("regenerated_from") == source.run_id and source.get("status") == "REGENERATED"
-
-
-def member_requirements(members: Iterable[Member]) -> dict[str, set[Any]]:
-    """By run of a member, the ids of the requirements that its team's run has, too: a person answers those."""
-    repeated: dict[str, set[Any]] = {}
-    for member in members:
-        records = map(to_object, to_list(member.parent.data.get("requirements")))
-        repeated[member.run.run_id] = {record.get("id") for record in records}
-    return repeated

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Literal, get_args
 
 from kern_nb.extra_keys import INPUT_FIELDS
-from kern_nb.ingest.importer import RECORD_ERRORS
+from kern_nb.ingest.importer import RECORD_ERRORS, MalformedRecord, error_text
 from kern_nb.ingest.parsing.times import parse_time
 from kern_nb.ingest.parsing.values import to_flag, to_id, to_list, to_object, to_text, without
 from kern_nb.records import Requirement
@@ -44,7 +44,7 @@ def parse_requirements(data: Mapping[str, Any], run_id: str, status: str, proble
 def _parse_all(
     data: Mapping[str, Any], run_id: str, status: str, problems: list[str]
 ) -> Iterator[tuple[str, Requirement]]:
-    records = [(record, False) for record in to_list(data.get("requirements"))]
+    records: list[tuple[Any, bool]] = [(record, False) for record in to_list(data.get("requirements"))]
     if not records and status == "PAUSED":
         records = [({"tool_execution": tool}, False) for tool in to_list(data.get("tools")) if _is_paused(tool)]
     records += [(record, True) for record in to_list(data.get("step_requirements"))]
@@ -52,14 +52,14 @@ def _parse_all(
         try:
             requirement = _parse_step(record) if is_step else _parse(record)
         except RECORD_ERRORS as error:
-            problems.append(f"requirement {index} of run {run_id!r} is not imported: {error}")
+            problems.append(f"requirement {index} of run {run_id!r} is not imported: {error_text(error)}")
             continue
         if requirement is None:
             continue
         if requirement.status == "pending" and status in _FINISHED:
             requirement.status = "expired"
-        name = to_id(to_object(record).get("id")) or requirement.tool_call_id or to_id(to_object(record).get("step_id"))
-        yield (name if to_id(to_object(record).get("id")) else f"{run_id}:{name or index}"), requirement
+        name = requirement.tool_call_id or to_id(record.get("step_id")) or index
+        yield to_id(record.get("id")) or f"{run_id}:{name}", requirement
 
 
 def _is_paused(tool: Any) -> bool:
@@ -69,13 +69,14 @@ def _is_paused(tool: Any) -> bool:
 
 def _parse(record: Any) -> Requirement | None:
     if not isinstance(record, dict):
-        raise ValueError("it is not an object")
+        raise MalformedRecord("it is not an object")
     tool = to_object(record.get("tool_execution"))
     approved = to_flag(record.get("confirmation"))
     approved = to_flag(tool.get("confirmed")) if approved is None else approved
     fields = to_list(record.get("user_input_schema") or tool.get("user_input_schema"))
     questions = to_list(record.get("user_feedback_schema") or tool.get("user_feedback_schema"))
     extra = without(record, _REQUIREMENT_FIELDS) | ({INPUT_FIELDS: fields} if fields else {})
+    kind: Any
     answer: Any = None
     if questions:
         kind = "user_feedback"
@@ -89,7 +90,8 @@ def _parse(record: Any) -> Requirement | None:
     elif tool.get("requires_user_input") or fields:
         kind = "user_input"
         values = {str(item.get("name")): item.get("value") for item in map(to_object, fields)}
-        is_open = tool.get("answered") is not True and (bool(tool.get("requires_user_input")) or None in values.values())
+        is_missing = bool(tool.get("requires_user_input")) or None in values.values()
+        is_open = is_missing and tool.get("answered") is not True
         answer = None if is_open else values
     else:
         kind = "confirmation"
@@ -113,7 +115,7 @@ def _parse(record: Any) -> Requirement | None:
 def _parse_step(record: Any) -> Requirement | None:
     """The requirement of a step; None if it repeats those of the step's own run."""
     if not isinstance(record, dict):
-        raise ValueError("it is not an object")
+        raise MalformedRecord("it is not an object")
     if record.get("requires_executor_input"):
         return None
     kind: _Kind = "confirmation"

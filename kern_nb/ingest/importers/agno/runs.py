@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from typing import Any, get_args
 
-from kern_nb.ingest.importer import hash_record
 from kern_nb.ingest.importers.agno.messages import Conversation, media_parts
 from kern_nb.ingest.importers.agno.metrics import to_usage
 from kern_nb.ingest.importers.agno.requirements import parse_requirements
@@ -26,8 +25,8 @@ _MAPPED = frozenset(
 )  # fmt: skip
 # What differs in the copy of a run that a fork of its session has.
 _OF_COPY = frozenset({"run_id", "session_id", "user_id", "parent_run_id", "forked_from_session_id", "events"})
+_MAX_DEPTH = 20
 _MEDIA = ("images", "videos", "audio", "files")
-_INLINE = ("data", "content")
 
 
 def type_of(run: RunRecord) -> SessionType:
@@ -100,12 +99,9 @@ def inner_runs(record: RunRecord, depth: int = 0) -> Iterator[RunRecord]:
         run_id = to_text(to_object(value).get("run_id"))
         if run_id is None or run_id == record.run_id or depth > _MAX_DEPTH:
             continue
-        inner = RunRecord(run_id, {"parent_run_id": record.run_id, **value}, position=record.position)
+        inner = RunRecord(run_id, {**value, "parent_run_id": record.run_id}, position=record.position)
         yield inner
         yield from inner_runs(inner, depth + 1)
-
-
-_MAX_DEPTH = 20
 
 
 def delegating_call(run: RunRecord, parent: RunRecord) -> str | None:
@@ -120,8 +116,3 @@ def delegating_call(run: RunRecord, parent: RunRecord) -> str | None:
         if args.get("member_id") in ids and args.get("task") == task:
             return to_text(call.get("tool_call_id"))
     return None
-
-
-def hash_of(run_hash: str, values: list[Any]) -> str:
-    """The hash of a run, with what its record states beside its messages."""
-    return hash_record(run_hash, values)

@@ -156,7 +156,7 @@ class Reader:
                 session.problems.append(f"its {name} is not valid JSON: {error}")
         stored = self._load_rows(session)
         for run_id, data in _decode_runs(row.pop("runs", None), session.problems):
-            session.runs.append(stored.pop(run_id, None) or RunRecord(run_id, data))
+            session.runs.append(stored.pop(run_id) if run_id in stored else RunRecord(run_id, data))
         session.runs += sorted(stored.values(), key=_order)
         for position, run in enumerate(session.runs):
             run.position = position
