@@ -50,7 +50,7 @@ def select_rows(
         for row in connection.execute(statement, list((where or {}).values())):
             yield dict(zip(names, row, strict=True))
         return
-    query = sa.select(*map(sa.column, names)).select_from(sa.table(table, schema=schema))
+    query: Any = sa.select(*map(sa.column, names)).select_from(sa.table(table, schema=schema))
     query = query.where(*(sa.column(name) == value for name, value in (where or {}).items()))
     for values in connection.execute(query.order_by(*map(sa.column, order))):
         yield dict(zip(names, values, strict=True))

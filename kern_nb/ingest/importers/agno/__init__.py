@@ -147,6 +147,8 @@ class _SessionReader:
         for index, (run, record, conversation) in enumerate(zip(runs, records, parsed, strict=True)):
             hashes[index] = hash_record(hashes[index], describe_run(run, record, conversation))
             self.problems |= dict.fromkeys(conversation.problems)
+            if membership is None and record.parent_run_id is not None:
+                run.extra["parent_run_id"] = record.parent_run_id  # which the session lacks
             self._set_requirements(run, is_member=membership is not None)
         return Draft(
             file=self.file,

@@ -143,10 +143,12 @@ class Reader:
         return list(ordered)
 
     def load(self, session_id: str) -> SessionRecord:
-        """Load a session with its runs."""
+        """Load a session with its runs; one that is not stored has none."""
         where = {"session_id": session_id}
         rows = select_rows(self.connection, self.layout.sessions, self._columns, where=where, schema=self.schema)
-        row = next(rows, {})
+        row = next(rows, None)
+        if row is None:  # deleted, maybe without its runs
+            return SessionRecord(session_id, {})
         session = SessionRecord(session_id, row)
         for name in _JSON_COLUMNS:
             try:

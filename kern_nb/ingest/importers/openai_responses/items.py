@@ -63,7 +63,13 @@ def are_items(values: Any) -> bool:
 
 def parse_items(items: Iterable[Any], model: str | None = None) -> list[SourceMessage]:
     """The messages that items are; raises MalformedRecord for what is no item. ``model`` is that of the answers."""
+    return [message for _, message in parse_numbered_items(items, model)]
+
+
+def parse_numbered_items(items: Iterable[Any], model: str | None = None) -> list[tuple[int, SourceMessage]]:
+    """The messages that items are, each with the index of its first item; see `parse_items`."""
     builder = _Builder(model)
+    first: list[int] = []
     for index, item in enumerate(items):
         if not isinstance(item, dict):
             raise MalformedRecord(f"item {index} must be an object")
@@ -71,7 +77,8 @@ def parse_items(items: Iterable[Any], model: str | None = None) -> list[SourceMe
             builder.add(drop_null(item))
         except RECORD_ERRORS as error:
             raise MalformedRecord(f"item {index}: {error_text(error)}") from error
-    return builder.messages
+        first += [index] * (len(builder.messages) - len(first))
+    return list(zip(first, builder.messages, strict=True))
 
 
 class _Builder:
