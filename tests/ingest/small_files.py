@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 sys.path.insert(0, str(Path(__file__).parent / "importers"))
 
 import test_adk as adk
+import test_agno as agno
 import test_anthropic as anthropic
 import test_atif as atif
 import test_chatgpt_export as chatgpt_export
@@ -28,6 +29,7 @@ import test_kubiya as kubiya
 import test_langchain as langchain
 import test_langgraph as langgraph
 import test_llm as llm
+import test_openai_agents as openai_agents
 import test_openai_batch as openai_batch
 import test_openai_responses as openai_responses
 import test_opencode as opencode
@@ -145,9 +147,11 @@ def write_inspect_ai(path: Path) -> None:
 
 BINARY_FILES: dict[str, tuple[str, Callable[[Path], None]]] = {
     "adk": ("adk.db", write_adk),
+    "agno": ("agno.db", agno.write_small),
     "inspect_ai": ("log.eval", write_inspect_ai),
     "langgraph": ("checkpoints.sqlite", write_langgraph),
     "llm": ("logs.db", write_llm),
+    "openai_agents": ("sessions.db", openai_agents.write_small),
     "opencode": ("opencode.db", write_opencode),
 }
 """The names of other files, by their importer, and what makes them."""
