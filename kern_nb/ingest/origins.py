@@ -15,9 +15,8 @@ ORIGIN = "source"
 
 def source_key(draft: Draft) -> str | None:
     """The key of the first record of a draft, by which copies of its session are recognized."""
-    if not draft.has_record_ids or not draft.keys or not draft.keys[0]:
-        return None
-    return hash_record(draft.source, draft.keys[0][0])
+    first = next((key for keys in draft.keys for key in keys), None)  # a run may end before its first record
+    return None if not draft.has_record_ids or first is None else hash_record(draft.source, first)
 
 
 def describe_other_session(line: StoredLine, draft: Draft) -> str:

@@ -275,9 +275,13 @@ def test_an_error_is_no_answer(tmp_path):
     database = Database(tmp_path / "a.db")
     database.session("s", run("r1", message("q", "user", "Hi"), content="model down", status="ERROR"),
                      run("r2", message("q2", "user", "Hi"), content="half", status="cancelled"))  # fmt: skip
+    database.session("t", turn("r3", "q", "a", status="RUNNING"), turn("r4", "q", "a", status="QUEUED"))
     failed, cancelled = database.read()[0][0].runs
     assert (failed.status, failed.error, failed.output) == ("ERROR", "model down", None)
     assert (cancelled.status, cancelled.error, cancelled.output) == ("CANCELLED", None, "half")
+    assert [(run.status, run.extra["status"]) for run in database.read()[0][1].runs] == [
+        ("INTERRUPTED", "RUNNING"), ("COMPLETED", "QUEUED"),
+    ]  # fmt: skip
 
 
 # Pauses ---------------------------------------------------------------------------------------------------------------
@@ -425,7 +429,9 @@ def test_steps_of_workflows(tmp_path):
         assert list(runs.run_type) == ["workflow", "team", "agent", "agent"]
         assert (runs.input["w1"], runs.output["w1"], runs.duration_s["w1"]) == ("Begin", "Done", 2.0)
         assert store.sessions_df().total_tokens[0] == 3 * 19
-        assert store.get_session("s").runs[0].extra["step_results"] == results
+        stored_runs = store.get_session("s").runs
+        assert stored_runs[0].extra["step_results"] == results
+        assert [run.extra.get("step") for run in stored_runs] == [None, "one", None, None]
 
 
 def test_a_run_whose_team_is_missing_is_kept(tmp_path):
@@ -481,6 +487,16 @@ def test_a_fork_of_a_run_is_a_branch(tmp_path):
         assert dict(sessions.parent_session_id.dropna()) == {"s~r3": "s", "s~r4": "s", "s~r5": "s~r3"}
         assert (sessions.n_messages.sum(), sessions.input_tokens.sum()) == (6 + 1 + 2 + 2, 6 * 12)
         assert {"r3", "r4", "r5"} < set(store.runs_df().run_id)
+
+
+def test_a_branch_of_a_session_whose_first_run_says_nothing(tmp_path):
+    silent, second = turn("r1", "one", "1", messages=[], status="CANCELLED"), turn("r2", "two", "2")
+    again = fork("r3", second, 1, message("r3-a", "assistant", "2b"))
+    database = Database(tmp_path / "a.db")
+    database.session("s", silent, second, again)
+    with stored(database) as store:
+        assert ids_of(store, "s~r3") == [[], ["r2-q"], ["r3-a"]]
+        assert len(store.runs_df()) == 3
 
 
 def test_a_run_that_was_generated_again_takes_the_place_of_the_other(tmp_path):

@@ -4,7 +4,7 @@ A table of sessions may have any name (``session_table``). `tables` has the layo
 A run keeps its id. What a run of a team's member or of a workflow's step states, inside another run or as a row, is a
 run of its own with ``parent_run_id``. A session that Agno forked is a branch of its source, as far as both have the
 same messages; `lines` has forks of single runs. ``metadata``, ``session_data`` and the data of agents, teams and
-workflows are as they are stored. Agno states no scores.
+workflows are as they are stored. Agno states no scores. A tool's result that Agno offloaded is what the model saw of it.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
+from kern_nb.extra_keys import STEP
 from kern_nb.ingest.importer import RECORD_ERRORS, Draft, Importer, Membership, error_text, hash_record
 from kern_nb.ingest.importers.agno.lines import Line, Member, find_lines, split_members
 from kern_nb.ingest.importers.agno.messages import parse_conversation
-from kern_nb.ingest.importers.agno.runs import delegating_call, describe_run
+from kern_nb.ingest.importers.agno.runs import delegating_call, describe_run, step_name
 from kern_nb.ingest.importers.agno.tables import Layout, Reader, RunRecord, SessionRecord, find_layouts
 from kern_nb.ingest.parsing.table_rows import READ_TABLE_ERRORS, AnyConnection, Tables
 from kern_nb.ingest.parsing.times import parse_time, to_unix_seconds
@@ -139,7 +140,10 @@ class _SessionReader:
         )
         call_id = delegating_call(member.run, member.parent)
         membership = Membership(session_id, call_id, member.parent.run_id)
-        return self._draft(session, [member.run], membership)
+        draft = self._draft(session, [member.run], membership)
+        if (step := step_name(member.run.run_id, member.parent.data.get("step_results"))) is not None:
+            draft.runs[0].extra[STEP] = step
+        return draft
 
     def _draft(self, session: Session, records: Sequence[RunRecord], membership: Membership | None = None) -> Draft:
         parsed = [parse_conversation(record.data, record.run_id) for record in records]

@@ -14,7 +14,8 @@ from kern_nb.ingest.parsing.times import parse_time
 from kern_nb.ingest.parsing.values import to_count, to_duration, to_list, to_object, to_text
 from kern_nb.records import OPEN_STATUSES, Run, RunStatus, SessionType
 
-_STATUSES = get_args(RunStatus)
+# No process of ours writes to a run that is in progress, and most such runs ended with theirs.
+_STATUS_OF: dict[str, RunStatus] = {name: name for name in get_args(RunStatus)} | {"RUNNING": "INTERRUPTED"}
 _TYPES: tuple[SessionType, ...] = get_args(SessionType)
 _COLUMNS = ("agent_id", "team_id", "workflow_id", "user_id", "model", "model_provider")
 # What has a place of its own, or is the same in the messages.
@@ -47,11 +48,11 @@ def describe_run(run: Run, record: RunRecord, conversation: Conversation) -> lis
     for name in _COLUMNS:
         setattr(run, name, to_text(record.get(name)))
     status = str(record.get("status") or "COMPLETED").upper()
-    run.status = status if status in _STATUSES else "COMPLETED"  # type: ignore[assignment]
+    run.status = _STATUS_OF.get(status, "COMPLETED")
     run.input = _input(data)
     run.output = data.get("content")
-    if run.status == "ERROR":
-        run.error, run.output = to_text(run.output) or "The run failed.", None
+    if run.status == "ERROR" and isinstance(run.output, str):
+        run.error, run.output = run.output, None
     metrics = to_object(data.get("metrics"))
     run.usage = to_usage(metrics, run.model_provider, run.model)
     run.duration_s = to_duration(metrics.get("duration"))
@@ -63,7 +64,7 @@ def describe_run(run: Run, record: RunRecord, conversation: Conversation) -> lis
         run.finished_at = run.created_at + timedelta(seconds=run.duration_s)
     run.tool_calls = conversation.calls
     run.requirements = parse_requirements(data, record.run_id, run.status, conversation.problems)
-    run.extra = _extra(record, status)
+    run.extra = _extra(record) | ({"status": status} if status != run.status else {})
     return [{name: value for name, value in data.items() if name not in _OF_COPY}, run.status, run.run_type]
 
 
@@ -73,7 +74,7 @@ def _input(data: Mapping[str, Any]) -> Any:
     return value["input_content"] if isinstance(value, dict) and "input_content" in value else value
 
 
-def _extra(record: RunRecord, status: str) -> dict[str, Any]:
+def _extra(record: RunRecord) -> dict[str, Any]:
     """What a run has no column for."""
     data = record.data
     extra = {name: value for name, value in data.items() if name not in _MAPPED and value not in (None, "", [], {})}
@@ -84,8 +85,6 @@ def _extra(record: RunRecord, status: str) -> dict[str, Any]:
     if not any(media_parts(to_object(message), name) for message in to_list(data.get("messages")) for name in _MEDIA):
         parts = [part for name in _MEDIA for part in media_parts(to_object(data.get("input")), name)]
         extra |= {"input_media": parts} if parts else {}
-    if status not in _STATUSES:
-        extra["status"] = status
     if (index := to_count(record.row.get("run_index"))) is not None:
         extra["run_index"] = index
     return extra
@@ -102,6 +101,17 @@ def inner_runs(record: RunRecord, depth: int = 0) -> Iterator[RunRecord]:
         inner = RunRecord(run_id, {**value, "parent_run_id": record.run_id}, position=record.position)
         yield inner
         yield from inner_runs(inner, depth + 1)
+
+
+def step_name(run_id: str, results: Any) -> str | None:
+    """The name of the step of a workflow, at any depth of its results, that a run is the run of."""
+    for value in to_list(results):
+        result = to_object(value)
+        if result.get("step_run_id") == run_id:
+            return to_text(result.get("step_name"))
+        if (name := step_name(run_id, result.get("steps"))) is not None:
+            return name
+    return None
 
 
 def delegating_call(run: RunRecord, parent: RunRecord) -> str | None:
