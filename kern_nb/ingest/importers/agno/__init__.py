@@ -4,7 +4,7 @@ A table of sessions may have any name (``session_table``). `tables` has the layo
 A run keeps its id. What a run of a team's member or of a workflow's step states, inside another run or as a row, is a
 run of its own with ``parent_run_id``. A session that Agno forked is a branch of its source, as far as both have the
 same messages; `lines` has forks of single runs. ``metadata``, ``session_data`` and the data of agents, teams and
-workflows are as they are stored. Agno states no scores. A tool's result that Agno offloaded is what the model saw of it.
+workflows are as they are stored. Agno states no scores. Of a result that Agno offloaded there is what the model saw.
 """
 
 from __future__ import annotations
