@@ -16,7 +16,7 @@ class Changes:
         rows: New rows by table.
         runs: New rows of runs by run id.
         scores: New rows of scores by id.
-        requirements: New rows of requirements by id; `all_rows` has the rows of all four.
+        requirements: New rows of requirements by run and id, in place of those stored; `all_rows` has all four.
         updated: Ids of stored sessions that have changed, and the new columns of each.
         rescored: The session and the source of scores that are replaced by new ones.
         replaced: Ids of runs whose rows are replaced by new ones.
@@ -28,7 +28,7 @@ class Changes:
     rows: Rows = field(default_factory=lambda: {name: [] for name in TABLES})
     runs: dict[str, RunRows] = field(default_factory=dict)
     scores: dict[str, Row] = field(default_factory=dict)
-    requirements: dict[str, Row] = field(default_factory=dict)
+    requirements: dict[tuple[str, str], Row] = field(default_factory=dict)
     updated: list[tuple[str, Row]] = field(default_factory=list)
     rescored: list[tuple[str, str]] = field(default_factory=list)
     replaced: list[str] = field(default_factory=list)

@@ -505,8 +505,7 @@ class DraftMerger:
         self.owners[run.run_id] = session_id
         for requirement in run.requirements:
             ids = {"run_id": run.run_id, "session_id": session_id}
-            changes.requirements[requirement.requirement_id] = mapping.requirement_row(requirement) | ids
-            changes.renewed.append(requirement.requirement_id)
+            changes.requirements[run.run_id, requirement.requirement_id] = mapping.requirement_row(requirement) | ids
 
     def _finish(self, draft: Draft, changes: Changes) -> None:
         if changes:

@@ -316,7 +316,7 @@ def test_each_kind_of_requirement(tmp_path):
         "confirmation", "user_input", "external_execution", "user_feedback"
     ]  # fmt: skip
     assert (asked[0].requirement_id, asked[0].args, asked[1].extra["fields"]) == ("r1-1", {"path": "x"}, fields)
-    assert asked[0].created_at.year == 2026
+    assert (asked[0].created_at.year, asked[3].extra["questions"]) == (2026, questions)
     with InMemoryDb() as store:
         store.ingest(database.path, progress=False)
         assert [r.requirement_id for r in store.get_session("s").runs[0].requirements] == ["r1-1"]

@@ -22,9 +22,9 @@ from kern_nb.ingest.importers.agno.tables import Layout, Reader, RunRecord, Sess
 from kern_nb.ingest.parsing.table_rows import READ_TABLE_ERRORS, AnyConnection, Tables
 from kern_nb.ingest.parsing.times import parse_time, to_unix_seconds
 from kern_nb.ingest.parsing.values import to_object, to_text
-from kern_nb.ingest.report import Problem
 from kern_nb.ingest.run_splitter import build_runs
 from kern_nb.ingest.source import Source
+from kern_nb.ingest_report import Problem
 from kern_nb.records import Run, Session, SessionType
 
 NAME = "agno"

@@ -20,7 +20,7 @@ _Kind = Literal["confirmation", "user_input", "external_execution", "handoff"]
 
 _REQUIREMENT_FIELDS = frozenset(
     {"id", "created_at", "confirmation", "confirmation_note", "external_execution_result", "tool_execution",
-     "user_input_schema"}
+     "user_input_schema", "user_feedback_schema"}
 )  # fmt: skip
 _STEP_FIELDS = frozenset(
     {"confirmed", "confirmation_message", "user_input_message", "output_review_message", "user_input",
@@ -79,7 +79,7 @@ def _parse(record: Any) -> Requirement | None:
     kind: Any
     answer: Any = None
     if questions:
-        kind = "user_feedback"
+        kind, extra["questions"] = "user_feedback", questions
         answers = {str(q.get("question")): q.get("selected_options") for q in map(to_object, questions)}
         answer = answers if all(value is not None for value in answers.values()) else None
         is_open = tool.get("answered") is not True and answer is None

@@ -21,9 +21,9 @@ from kern_nb.ingest.parsing.table_rows import READ_TABLE_ERRORS, AnyConnection, 
 from kern_nb.ingest.parsing.times import to_unix_seconds
 from kern_nb.ingest.parsing.usage import parse_usage
 from kern_nb.ingest.parsing.values import drop_null, first_count, to_object, to_text
-from kern_nb.ingest.report import Problem
 from kern_nb.ingest.run_splitter import SourceMessage, split_runs
 from kern_nb.ingest.source import Source
+from kern_nb.ingest_report import Problem
 from kern_nb.records import Message, Run, Session, Usage
 
 NAME = "openai_agents"
