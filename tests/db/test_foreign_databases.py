@@ -1,4 +1,4 @@
-"""Another program's database is refused by its layout, and no byte, file or time stamp changes."""
+"""Another program's database is refused by its layout or read in place, and no byte, file or time stamp changes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from foreign_databases import ALL, LAYOUTS, UNKNOWN, make_duckdb, make_sqlite, r
 
 from kern_nb import Agent, store_registry
 from kern_nb.db import DuckDb, PostgresDb, SqliteDb, open_store
-from kern_nb.errors import ForeignLayout, NotAStore, StoreBusy
+from kern_nb.errors import ForeignLayout, NotAStore, ReadOnlyStore, StoreBusy
+from kern_nb.foreign import ForeignStore
 from kern_nb.models.scripted import ScriptedModel
 from kern_nb.records import Run, Session
 
@@ -41,6 +42,27 @@ READS = {
 
 
 FEW = ("append_run", "check", "sessions_df")
+
+IN_PLACE = {"Agno 2": "agno", "Agno 3": "agno", "OpenAI Agents": "openai_agents"}
+"""The layouts of SQLite files that are read in place, and their importers."""
+
+
+def read_in_place(path, folder, importer):
+    """Check that a file is opened read-only, and that a store of our own refuses it; return the last error."""
+    before = snapshot(folder)
+    for options in ({}, {"read_only": True}):
+        with open_store(path, **options) as store:
+            assert isinstance(store, ForeignStore)
+            assert store.format == importer
+            for name in ("append_run", "save_session", "put_blob"):
+                with pytest.raises(ReadOnlyStore):
+                    WRITES[name](store)
+        with SqliteDb(path, **options) as store:
+            for name, call in {**READS, **({} if options else WRITES)}.items():
+                with pytest.raises(ForeignLayout) as caught:
+                    pytest.fail(f"{name}: {call(store)!r}")
+    assert snapshot(folder) == before
+    return caught.value
 
 
 def refuse_everything(path, folder, kind=ForeignLayout, calls=(*WRITES, *READS)):
@@ -93,7 +115,10 @@ def test_file_of_another_program_is_refused_and_unchanged(folder, engine, layout
     path = folder / ("their.db" if engine == "sqlite" else "their.duckdb")
     (make_sqlite if engine == "sqlite" else make_duckdb)(path, ALL[layout])
 
-    error = refuse_everything(path, folder, calls=FEW)
+    if engine == "sqlite" and layout in IN_PLACE:
+        error = read_in_place(path, folder, IN_PLACE[layout])
+    else:
+        error = refuse_everything(path, folder, calls=FEW)
 
     assert "session_table" in error.hint
     if layout in LAYOUTS:
@@ -140,7 +165,7 @@ def test_error_lists_the_tables_of_an_unknown_program(folder):
 
 
 @pytest.mark.parametrize("peer", ["agno", "agents"])
-def test_database_created_by_the_program_itself_is_refused_and_unchanged(folder, peer):
+def test_database_created_by_the_program_itself_is_read_in_place_and_unchanged(folder, peer):
     """The real program, with its own journal mode, open and closed."""
     path = folder / "their.db"
     if peer == "agents":
@@ -148,9 +173,9 @@ def test_database_created_by_the_program_itself_is_refused_and_unchanged(folder,
         memory = pytest.importorskip("agents.memory", reason="openai-agents is not installed: it is in the extra bench")
         session = memory.SQLiteSession("conversation", path)
         asyncio.run(session.add_items([{"role": "user", "content": "hi"}]))
-        assert "OpenAI Agents" in str(refuse_everything(path, folder))
+        assert "OpenAI Agents" in str(read_in_place(path, folder, "openai_agents"))
         session.close()
-        assert "OpenAI Agents" in str(refuse_everything(path, folder, calls=FEW))
+        assert "OpenAI Agents" in str(read_in_place(path, folder, "openai_agents"))
     else:
         pytest.importorskip("agno.db.sqlite", reason="agno is not installed: it is in the extra bench")
         code = """
@@ -160,8 +185,8 @@ def test_database_created_by_the_program_itself_is_refused_and_unchanged(folder,
             db.upsert_session(AgentSession(session_id="s", agent_id="a"))
         """
         with running(code, path):
-            assert "Agno 3" in str(refuse_everything(path, folder))
-        assert "Agno 3" in str(refuse_everything(path, folder, calls=FEW))  # `running` ends it
+            assert "Agno 3" in str(read_in_place(path, folder, "agno"))
+        assert "Agno 3" in str(read_in_place(path, folder, "agno"))  # `running` ends it
 
 
 WRITING = """

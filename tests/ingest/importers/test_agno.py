@@ -625,21 +625,22 @@ def test_malformed_values_lose_only_themselves(tmp_path):
     assert any("session_data is not valid JSON" in problem for problem in problems)
 
 
-def test_a_grown_and_a_changed_run_replace_the_stored_ones(tmp_path):
+@pytest.mark.every_engine
+def test_a_grown_and_a_changed_run_replace_the_stored_ones(tmp_path, store):
     database = Database(tmp_path / "a.db")
     database.session("s", paused("r1", execution("a", "delete", {}, requires_confirmation=True)))
-    with InMemoryDb() as store:
-        store.ingest(database.path, progress=False)
-        done = paused("r1", execution("a", "delete", {}, confirmed=True, result="ok"), confirmation=True)
-        done["messages"].append(message("r1-t", "tool", "ok", tool_call_id="a"))
-        data = json.dumps(done | {"status": "COMPLETED"})
-        database.connection.execute("UPDATE agno_runs SET run_data = ?, status = 'COMPLETED'", [data])
-        database.run("s", turn("r2", "q", "a"), 1)
-        report = store.ingest(database.path, progress=False)
-        first, second = store.get_session("s").runs
-        assert not report.errors
-        assert (first.status, len(first.messages), second.run_id) == ("COMPLETED", 3, "r2")
-        assert [(r.status, r.approved) for r in first.requirements] == [("resolved", True)]
+    store.ingest(database.path, progress=False)
+    assert [r.status for r in store.get_session("s").runs[0].requirements] == ["pending"]
+    done = paused("r1", execution("a", "delete", {}, confirmed=True, result="ok"), confirmation=True)
+    done["messages"].append(message("r1-t", "tool", "ok", tool_call_id="a"))
+    data = json.dumps(done | {"status": "COMPLETED"})
+    database.connection.execute("UPDATE agno_runs SET run_data = ?, status = 'COMPLETED'", [data])
+    database.run("s", turn("r2", "q", "a"), 1)
+    report = store.ingest(database.path, progress=False)
+    first, second = store.get_session("s").runs
+    assert not report.errors
+    assert (first.status, len(first.messages), second.run_id) == ("COMPLETED", 3, "r2")
+    assert [(r.status, r.approved) for r in first.requirements] == [("resolved", True)]
 
 
 RECORDS = [
