@@ -156,14 +156,14 @@ class _BatchWriter:
                 connection.execute(table.delete().where(table.c.run_id.in_(changes.replaced)))
         if changes.renewed:
             connection.execute(requirements.delete().where(requirements.c.requirement_id.in_(changes.renewed)))
-        if changes.requirements:
-            run_ids, ids = zip(*changes.requirements, strict=True)
-            of_runs = requirements.c.run_id.in_(set(run_ids)) & requirements.c.requirement_id.in_(ids)
-            connection.execute(requirements.delete().where(of_runs))
         for session_id, row in changes.updated:
             connection.execute(s.update().where(s.c.session_id == session_id).values(**row))
         for session_id, source in changes.rescored:
             connection.execute(scores.delete().where(scores.c.session_id == session_id, scores.c.source == source))
+        if changes.requirements:
+            run_ids, ids = zip(*changes.requirements, strict=True)
+            of_runs = requirements.c.run_id.in_(set(run_ids)) & requirements.c.requirement_id.in_(ids)
+            connection.execute(requirements.delete().where(of_runs))
         shared = [Blob(sha256, "application/json", content) for sha256, content in changes.blobs.items()]
         blobs.insert_all(connection, self.store, shared)
         rows = changes.all_rows()
