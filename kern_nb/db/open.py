@@ -73,19 +73,30 @@ def open_store(
     else:
         store = _open_file(Path(text).expanduser(), None, session_table, read_only=read_only)
     try:
-        store.exists()
-    except ForeignLayout:
-        from kern_nb.foreign import open_in_place
-
-        store.close()
-        in_place = open_in_place(store)
-        if in_place is None:
-            raise
-        return in_place
+        return _recognize(store)
     except BaseException:
         store.close()
         raise
-    return store
+
+
+def _recognize(store: SessionStore) -> SessionStore:
+    """The store itself, or the sessions of another program in its database."""
+    try:
+        is_ours = store.exists()
+    except ForeignLayout:
+        in_place = _open_in_place(store)
+        if in_place is None:
+            raise
+        return in_place
+    # In PostgreSQL, the tables of another program may be in a schema of their own.
+    may_be_foreign = store.tables.name == SESSION_TABLE and store.url.startswith("postgresql")
+    return (None if is_ours or not may_be_foreign else _open_in_place(store)) or store
+
+
+def _open_in_place(store: SessionStore) -> SessionStore | None:
+    from kern_nb.foreign import open_in_place
+
+    return open_in_place(store)
 
 
 def _url_path(location: str, engine: str) -> Path:

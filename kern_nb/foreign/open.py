@@ -9,7 +9,7 @@ from kern_nb.foreign.store import ForeignStore
 
 
 def open_in_place(store: SessionStore) -> ForeignStore | None:
-    """Open the database of a store that refused it because it belongs to another program.
+    """Open the database of a store that refused it because it belongs to another program, or that has no tables in it.
 
     Returns:
         The sessions of the program, read-only; None if no importer reads the database.
@@ -17,4 +17,8 @@ def open_in_place(store: SessionStore) -> ForeignStore | None:
     database: ForeignDatabase | None = None
     if store.engine.dialect.name == "sqlite":
         database = SqliteFile.recognize(store)
+    elif store.engine.dialect.name == "postgresql":
+        from kern_nb.foreign.postgres import PostgresTables  # psycopg, which nothing else may have imported yet
+
+        database = PostgresTables.recognize(store)
     return None if database is None else ForeignStore(database)
