@@ -6,7 +6,7 @@ import base64
 import contextlib
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import sqlalchemy as sa
@@ -16,6 +16,7 @@ from kern_nb.db import codec, damaged_rows, mapping, validation
 from kern_nb.db.column_types import StoredRow
 from kern_nb.db.lineage import CUT_RUN, Lineage, Segment, load_lineage, member_indexes
 from kern_nb.db.schema import UNKNOWN_TIME, Tables, sort_time
+from kern_nb.db.session_search import SessionFields, exact_conditions
 from kern_nb.db.sql_expressions import json_text, lower_text
 from kern_nb.db.views import is_history_copy, latest_runs
 from kern_nb.errors import BadUsage, RunNotFound, SessionNotFound, did_you_mean
@@ -41,13 +42,19 @@ class SessionPage(list[Session]):
 
 
 def session_row(
-    connection: Connection, tables: Tables, session_id: str, user_id: str | None = None
+    connection: Connection,
+    tables: Tables,
+    session_id: str,
+    user_id: str | None = None,
+    *,
+    include_unowned: bool = False,
 ) -> StoredRow | None:
     """The row of a session; None if it does not exist or is another user's."""
     s = tables.sessions
     query = sa.select(s).where(s.c.session_id == session_id)
     if user_id is not None:
-        query = query.where(s.c.user_id == user_id)
+        is_visible = s.c.user_id == user_id
+        query = query.where(is_visible | s.c.user_id.is_(None) if include_unowned else is_visible)
     return connection.execute(query).mappings().first()
 
 
@@ -83,10 +90,16 @@ def require_run_owner(connection: Connection, tables: Tables, run_id: str, user_
 
 
 def get_session(
-    connection: Connection, tables: Tables, session_id: str, user_id: str | None, *, runs: bool
+    connection: Connection,
+    tables: Tables,
+    session_id: str,
+    user_id: str | None,
+    *,
+    runs: bool,
+    include_unowned: bool = False,
 ) -> Session | None:
     """See `SessionStore.get_session`."""
-    row = session_row(connection, tables, session_id, user_id)
+    row = session_row(connection, tables, session_id, user_id, include_unowned=include_unowned)
     if row is None or not runs:
         return None if row is None else mapping.session_from_row(row)
     lineage = load_lineage(connection, tables, row)
@@ -209,7 +222,7 @@ def list_sessions(
     connection: Connection,
     store: Database,
     *,
-    filters: Mapping[str, str | None],
+    fields: SessionFields,
     name: str | None,
     status: str | None,
     limit: int,
@@ -220,10 +233,7 @@ def list_sessions(
     s = store.tables.sessions
     order = sort_time(s.c.created_at)
     # Selected raw: of a damaged row, the readable columns are listed.
-    query = sa.select(*map(damaged_rows.raw, s.columns))
-    for column, value in filters.items():
-        if value is not None:
-            query = query.where(s.c[column] == value)
+    query = sa.select(*map(damaged_rows.raw, s.columns)).where(*exact_conditions(store.tables, fields))
     if name is not None:
         name = validation.require_text("name", name)
         title = sa.type_coerce(lower_text(json_text(s.c.session_data, "session_name")), sa.Text())

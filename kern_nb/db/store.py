@@ -7,7 +7,7 @@ Methods check their arguments, open a transaction and call the function that doe
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,7 @@ from kern_nb.db.database import Database
 from kern_nb.db.dataframes import DataFrameMethods
 from kern_nb.db.lineage import BranchPointLike
 from kern_nb.db.session_items import SessionItem, SessionTree
-from kern_nb.db.session_search import SessionFilter, SessionIds, SessionOrder
+from kern_nb.db.session_search import SessionFields, SessionFilter, SessionIds, SessionOrder
 from kern_nb.db.store_requirements import RequirementMethods
 from kern_nb.db.store_runs import RunMethods
 from kern_nb.errors import BadUsage
@@ -67,16 +67,20 @@ class SessionStore(DataFrameMethods, RunMethods, RequirementMethods):
 
     # Read sessions ----------------------------------------------------------------------------------------------------
 
-    def get_session(self, session_id: str, *, user_id: str | None = None, runs: bool = True) -> Session | None:
+    def get_session(
+        self, session_id: str, *, user_id: str | None = None, runs: bool = True, include_unowned: bool = False
+    ) -> Session | None:
         """A session with its runs in order, inherited runs first; None if it does not exist.
 
         Args:
             session_id: The session.
             user_id: Its user: another user's session is not found.
             runs: Whether to read the runs; without them, ``Session.runs`` is None.
+            include_unowned: Whether a ``user_id`` also finds a session without a user.
         """
+        options: dict[str, bool] = {"runs": runs, "include_unowned": include_unowned}
         with self.read_connection() as connection:
-            return reads.get_session(connection, self.tables, session_id, user_id, runs=runs)
+            return reads.get_session(connection, self.tables, session_id, user_id, **options)
 
     def list_sessions(
         self,
@@ -86,6 +90,10 @@ class SessionStore(DataFrameMethods, RunMethods, RequirementMethods):
         team_id: str | None = None,
         workflow_id: str | None = None,
         user_id: str | None = None,
+        owner: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        since: TimeLike | None = None,
+        until: TimeLike | None = None,
         name: str | None = None,
         status: RunStatus | None = None,
         limit: int = 50,
@@ -99,6 +107,10 @@ class SessionStore(DataFrameMethods, RunMethods, RequirementMethods):
             team_id: Only sessions of this team.
             workflow_id: Only sessions of this workflow.
             user_id: Only sessions of this user.
+            owner: Only sessions whose agent, team or workflow has this id.
+            metadata: Only sessions whose metadata have these values at these keys: ``{"task_id": 7}``.
+            since: Only sessions that were created at this time or later; naive times are UTC.
+            until: Only sessions that were created before this time.
             name: A part of the title, ignoring case.
             status: The status of the session's latest run.
             limit: The size of the page.
@@ -107,9 +119,10 @@ class SessionStore(DataFrameMethods, RunMethods, RequirementMethods):
         Raises:
             BadUsage: ``limit`` is not a positive int, or ``cursor`` is not from a previous page.
         """
-        filters = {"session_type": session_type, "agent_id": agent_id, "team_id": team_id, "workflow_id": workflow_id}
+        exact: dict[str, Any] = {"session_type": session_type, "owner": owner, "user_id": user_id, "metadata": metadata}
+        exact |= {"agent_id": agent_id, "team_id": team_id, "workflow_id": workflow_id, "since": since, "until": until}
         options: dict[str, Any] = {"name": name, "status": status, "limit": limit, "cursor": cursor}
-        options["filters"] = {**filters, "user_id": user_id}
+        options["fields"] = SessionFields(**exact)
         with self.read_connection() as connection:
             return reads.list_sessions(connection, self._source(), **options)
 
@@ -117,31 +130,63 @@ class SessionStore(DataFrameMethods, RunMethods, RequirementMethods):
         self,
         narrowing: SessionFilter | None = None,
         *,
+        user_id: str | None = None,
+        owner: str | None = None,
+        session_type: SessionType | None = None,
+        agent_id: str | None = None,
+        team_id: str | None = None,
+        workflow_id: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        since: TimeLike | None = None,
+        until: TimeLike | None = None,
         order: SessionOrder = "created",
         descending: bool = True,
         offset: int = 0,
         limit: int | None = 50,
+        cursor: str | None = None,
         total: int | None = None,
-        user_id: str | None = None,
     ) -> SessionIds:
         """The ids of matching sessions: a part of the ordered list, with ``total``, the number of all matches.
 
-        `sessions_df` has their columns.
+        All conditions but those of ``narrowing`` are exact. ``get_session(..., runs=False)``, `list_sessions`, which
+        takes the same, and `sessions_df` have the fields of sessions.
 
         Args:
-            narrowing: Conditions on the sessions; None for all sessions.
+            narrowing: Conditions on parts of texts; None for all sessions.
+            user_id: Only sessions of this user.
+            owner: Only sessions whose agent, team or workflow has this id.
+            session_type: agent, team or workflow.
+            agent_id: Only sessions of this agent.
+            team_id: Only sessions of this team.
+            workflow_id: Only sessions of this workflow.
+            metadata: Only sessions whose metadata have these values at these keys: ``{"task_id": 7}``.
+            since: Only sessions that were created at this time or later; naive times are UTC.
+            until: Only sessions that were created before this time.
             order: created, updated, title, session (the id), owner, user, messages, tokens or cost.
             descending: Whether the order is descending.
             offset: The number of sessions to skip.
             limit: The most ids to return; None for all.
+            cursor: The ``cursor`` of the previous part, instead of an offset: it skips and repeats no session, even if
+                others were added since.
             total: The number of matches, if known from another part: it is not counted again.
-            user_id: Only sessions of this user; ``SessionFilter.user`` is a part of an id.
 
         Raises:
-            BadUsage: The order is unknown, or it is tokens or cost and there are too many sessions for the engine.
+            BadUsage: The order is unknown, or it is tokens or cost and there are too many sessions for the engine; a
+                time or a key of ``metadata`` is invalid; or ``cursor`` is not from such a part.
+
+        Example:
+            >>> from kern_nb.db import InMemoryDb
+            >>> from kern_nb.records import Session
+            >>> store = InMemoryDb()
+            >>> for task in (7, 8):
+            ...     _ = store.save_session(Session(session_id=f"task {task}", metadata={"task_id": task}))
+            >>> store.find_sessions(metadata={"task_id": 7})
+            ['task 7']
         """
+        exact: dict[str, Any] = {"session_type": session_type, "owner": owner, "user_id": user_id, "metadata": metadata}
+        exact |= {"agent_id": agent_id, "team_id": team_id, "workflow_id": workflow_id, "since": since, "until": until}
         options: dict[str, Any] = {"order": order, "descending": descending, "offset": offset, "limit": limit}
-        options |= {"total": total, "user_id": user_id}
+        options |= {"total": total, "cursor": cursor, "fields": SessionFields(**exact)}
         with self.read_connection() as connection:
             return session_search.find_sessions(connection, self._source(), narrowing or SessionFilter(), **options)
 
