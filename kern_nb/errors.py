@@ -105,6 +105,10 @@ class SessionExists(KernError, ValueError):
     """A session with the id of the new one exists already."""
 
 
+class StaleSession(KernError, RuntimeError):
+    """The session was changed since the revision that a saver expects; nothing was saved."""
+
+
 class RunExists(KernError, ValueError):
     """A run with this id is stored already."""
 

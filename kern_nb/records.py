@@ -232,10 +232,10 @@ class Message(Record):
 
 
 class Requirement(Record):
-    """What a paused run requires from a person, and the answer.
+    """What a paused run requires from a person, and the answer. Its id is unique within its run.
 
     ``approved`` is whether the call may run. ``answer`` is the edited arguments (confirmation) or the requested value.
-    ``extra["fields"]`` lists the arguments that a person enters.
+    ``extra["fields"]`` lists the arguments that a person enters. ``user_feedback`` asks questions with options.
 
     Example:
         >>> Requirement(requirement_id="r1", kind="confirmation", tool_name="delete", args={"path": "x"})
@@ -245,7 +245,7 @@ class Requirement(Record):
     requirement_id: Text = Field(default_factory=lambda: str(uuid4()))
     session_id: Text | None = None
     run_id: Text | None = None
-    kind: Literal["confirmation", "user_input", "external_execution", "handoff"]
+    kind: Literal["confirmation", "user_input", "user_feedback", "external_execution", "handoff"]
     status: Literal["pending", "claimed", "resolved", "expired"] = "pending"
     tool_call_id: Text | None = None
     tool_name: Text | None = None
@@ -261,6 +261,11 @@ class Requirement(Record):
     claimed_by: Text | None = None
     expires_at: Time | None = None
     extra: Object = Field(default_factory=dict)
+
+    @property
+    def key(self) -> tuple[str | None, str]:
+        """The run and the id, which identify it in a store."""
+        return self.run_id, self.requirement_id
 
 
 class Run(DisplayMixin, Record):
@@ -333,11 +338,32 @@ class SessionSummary(DisplayMixin, Record):
     model: Text | None = None
 
 
+class _StoredData:
+    """The ``session_data`` as it was read, which says what a saver has changed; no part of a session's equality."""
+
+    def __init__(self, data: dict[str, Any] | None = None) -> None:
+        self.data = _copy_json(data)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _StoredData)
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def _copy_json(value: Any) -> Any:
+    """A copy of a value's containers; several times faster than ``copy.deepcopy``."""
+    if isinstance(value, dict):
+        return {key: _copy_json(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_copy_json(item) for item in value]
+    return set(value) if isinstance(value, set) else value
+
+
 class Session(DisplayMixin, Record):
     """One conversation thread: the fifteen documented fields, and its branch point.
 
     ``fork_run_index`` is the last run that a branch inherits (-1: none), ``fork_message_index`` the last message of
-    that run (None: all of it). ``duration_s`` is the source's wall time of the whole session. ``runs`` is None if the
+    that run (None: all of it). ``revision`` counts the changes of the stored fields; the store sets it. ``duration_s`` is the source's wall time of the whole session. ``runs`` is None if the
     session was listed, not loaded.
 
     Example:
@@ -366,7 +392,9 @@ class Session(DisplayMixin, Record):
     fork_run_index: int | None = None
     fork_message_index: int | None = None
     duration_s: float | None = None
+    revision: int | None = Field(default=None, exclude=True)
     _damaged: tuple[str, ...] = PrivateAttr(default=())
+    _stored_data: _StoredData = PrivateAttr(default_factory=_StoredData)
 
     @property
     def damaged(self) -> tuple[str, ...]:
@@ -376,6 +404,15 @@ class Session(DisplayMixin, Record):
     def note_damage(self, fields: Iterable[str]) -> None:
         """Set `damaged`."""
         self._damaged = tuple(fields)
+
+    @property
+    def stored_data(self) -> dict[str, Any]:
+        """``session_data`` as it was read from a store; empty for a new session. Saving compares with it."""
+        return self._stored_data.data or {}
+
+    def note_stored_data(self, data: dict[str, Any] | None) -> None:
+        """Set `stored_data`."""
+        self._stored_data = _StoredData(data)
 
     @property
     def session_name(self) -> str | None:

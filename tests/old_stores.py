@@ -10,6 +10,26 @@ if TYPE_CHECKING:
     from kern_nb.db import SessionStore
 
 
+_REQUIREMENT_KEY_VERSION = 6
+
+
+def _restore_requirement_key(connection: sa.Connection, table: sa.Table) -> None:
+    """Give the requirements the primary key of versions 1 to 5, their id."""
+    columns = {column["name"] for column in sa.inspect(connection).get_columns(table.name, schema=table.schema)}
+    old = sa.Table(table.name, sa.MetaData(schema=table.schema))
+    for column in table.columns:
+        if column.name in columns:
+            is_key = column.name == "requirement_id"
+            old.append_column(sa.Column(column.name, column.type, primary_key=is_key, nullable=column.nullable))
+    rows = [dict(row) for row in connection.execute(sa.select(old)).mappings()]
+    connection.execute(sa.schema.DropTable(table))
+    connection.execute(sa.schema.CreateTable(old))
+    for index in table.indexes:
+        connection.execute(sa.schema.CreateIndex(index))
+    if rows:
+        connection.execute(old.insert(), rows)
+
+
 def downgrade(store: SessionStore, version: int) -> None:
     """Drop the columns and indexes that later versions of the schema added."""
     from kern_nb.db import schema_versions
@@ -22,6 +42,8 @@ def downgrade(store: SessionStore, version: int) -> None:
                     if column in index.columns:
                         connection.execute(sa.schema.DropIndex(index, if_exists=True))
                 connection.exec_driver_sql(f"ALTER TABLE {table.name} DROP COLUMN {column}")
+        if version < _REQUIREMENT_KEY_VERSION:
+            _restore_requirement_key(connection, store.tables.requirements)
         connection.execute(store.tables.schema.update().values(version=version))
 
     store.write(work)

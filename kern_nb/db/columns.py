@@ -151,10 +151,10 @@ SCORES = (
 )
 
 REQUIREMENTS = (
-    Column("requirement_id", "text", "The id of the requirement."),
+    Column("requirement_id", "text", "The id of the requirement, unique within its run."),
     SESSION_ID,
     RUN_ID,
-    Column("kind", "text", "confirmation, user_input, external_execution or handoff."),
+    Column("kind", "text", "confirmation, user_input, user_feedback, external_execution or handoff."),
     Column("status", "text", "pending, claimed, resolved or expired."),
     Column("tool_call_id", "text", "The pending tool call."),
     Column("tool_name", "text", "The name of the tool."),

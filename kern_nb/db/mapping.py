@@ -284,8 +284,9 @@ SESSION_FIELDS = tuple(name for name in Session.model_fields if name != "runs")
 
 
 def session_row(session: Session) -> Row:
-    """A session as a row, without its runs."""
-    row = {name: getattr(session, name) for name in SESSION_FIELDS} | {"session_id": require_id(session.session_id)}
+    """A session as a row, without its runs and its revision, which the store counts."""
+    row = {name: getattr(session, name) for name in SESSION_FIELDS if name != "revision"}
+    row["session_id"] = require_id(session.session_id)
     # Fields may have been set after the record was validated.
     times = {name: row[name] for name in ("created_at", "updated_at") if row[name] is not None}
     return row | {name: unix_seconds(to_integer(value)) for name, value in times.items()}
@@ -294,15 +295,22 @@ def session_row(session: Session) -> Row:
 def session_from_row(row: StoredRow, runs: list[Run] | None = None) -> Session:
     """The session of a row."""
     require_valid("sessions", row)
-    return Session.model_construct(**{name: row[name] for name in SESSION_FIELDS}, runs=runs)
+    return _construct_session(row, runs)
 
 
 def listed_session(row: Row, damaged: Sequence[str]) -> Session:
     """The session of a row in a list; of a damaged row, the readable values, and the names of the other columns."""
     if damaged:
         row = row | {name: "None" for name in ("session_id", "session_type") if row[name] is None}
-    session = Session.model_construct(**{name: row[name] for name in SESSION_FIELDS}, runs=None)
+    session = _construct_session(row, None)
     session.note_damage(damaged)
+    return session
+
+
+def _construct_session(row: StoredRow, runs: list[Run] | None) -> Session:
+    fields = {name: row[name] for name in SESSION_FIELDS} | {"revision": row["revision"] or 0}
+    session = Session.model_construct(**fields, runs=runs)
+    session.note_stored_data(row["session_data"])
     return session
 
 

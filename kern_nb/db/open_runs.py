@@ -25,9 +25,16 @@ _MISSING = object()
 
 
 def update_session(connection: Connection, store: Database, session_id: str, /, **values: Any) -> None:
-    """Set columns of a session."""
+    """Set columns of a session; its revision increases if they are more than its time."""
     s = store.tables.sessions
+    if values.keys() - {"updated_at"}:
+        values["revision"] = next_revision(s)
     connection.execute(s.update().where(s.c.session_id == session_id).values(**values))
+
+
+def next_revision(sessions: sa.Table) -> sa.ColumnElement[int]:
+    """The revision of a session after a change of its fields."""
+    return sa.func.coalesce(sessions.c.revision, 0) + 1
 
 
 def update_run(connection: Connection, store: Database, run_id: str, /, **values: Any) -> None:

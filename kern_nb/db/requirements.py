@@ -25,8 +25,24 @@ if TYPE_CHECKING:
     from kern_nb.db.database import Database
 
 
-def find_requirement(connection: Connection, store: Database, reference: str, user_id: str | None = None) -> RowMapping:
-    """Find a requirement by its id, a unique prefix, or its session or run if that has one unresolved requirement.
+RequirementKey = tuple[str | None, str]
+"""The run id and the id of a requirement, `Requirement.key`."""
+
+
+def key_of(requirement: str | Requirement) -> str | RequirementKey:
+    """What `find_requirement` looks up: a reference, or the key of a requirement that has a run."""
+    if not isinstance(requirement, Requirement):
+        return requirement
+    return requirement.requirement_id if requirement.run_id is None else requirement.key
+
+
+def find_requirement(
+    connection: Connection, store: Database, reference: str | RequirementKey, user_id: str | None = None
+) -> RowMapping:
+    """Find a requirement by its key or a reference.
+
+    A reference is its id, a unique prefix, its run's id and its id (``run/id``), or its session or run if that has one
+    unresolved requirement. Of requirements of several runs with one id, the only unresolved one is returned.
 
     Raises RequirementNotFound, or AmbiguousReference if several match.
     """
@@ -34,15 +50,22 @@ def find_requirement(connection: Connection, store: Database, reference: str, us
     query = sa.select(q)
     if user_id is not None:
         query = query.join(s, s.c.session_id == q.c.session_id).where(s.c.user_id == user_id)
-    exact = connection.execute(query.where(q.c.requirement_id == reference)).mappings().first()
-    if exact is not None:
-        return exact
+    if not isinstance(reference, str):
+        exact = connection.execute(query.where(q.c.run_id == reference[0], q.c.requirement_id == reference[1]))
+        row = exact.mappings().first()
+        if row is None:
+            raise RequirementNotFound(f"Run {reference[0]} has no requirement {reference[1]!r}.", "See %kern inbox.")
+        return row
+    row = _find_by_id(connection, store, query, reference)
+    if row is not None:
+        return row
     target = _find_target(connection, store, reference, user_id) if reference else None
     matches: list[RowMapping] = [] if target is None else list(_unresolved(connection, store, target))
     if reference and not (target is not None and _is_exact(target, reference)):
         by_prefix = query.where(starts_with(q.c.requirement_id, reference)).limit(MAX_NAMES + 1)
-        ids = {row["requirement_id"] for row in matches}
-        matches += [row for row in connection.execute(by_prefix).mappings() if row["requirement_id"] not in ids]
+        keys = {(row["run_id"], row["requirement_id"]) for row in matches}
+        prefixed = connection.execute(by_prefix).mappings()
+        matches += [row for row in prefixed if (row["run_id"], row["requirement_id"]) not in keys]
     if len(matches) == 1:
         return matches[0]
     if matches:
@@ -52,6 +75,43 @@ def find_requirement(connection: Connection, store: Database, reference: str, us
         hint = f"See it with %kern show {target}, and all pending requirements with %kern inbox."
         raise RequirementNotFound(f"No requirement of {str(target)!r} is pending.", hint)
     raise RequirementNotFound(f"No pending requirement matches {reference!r}.", "List them with %kern inbox.")
+
+
+def _find_by_id(
+    connection: Connection, store: Database, query: sa.Select[Any], reference: str
+) -> RowMapping | None:
+    """The requirement with an id, or with the id of its run before it; None if there is none."""
+    q = store.tables.requirements
+    rows = connection.execute(query.where(q.c.requirement_id == reference)).mappings().all()
+    if not rows and "/" in reference:
+        splits = [(reference[:i], reference[i + 1 :]) for i, letter in enumerate(reference) if letter == "/"]
+        is_key = sa.or_(*((q.c.run_id == run_id) & (q.c.requirement_id == id_) for run_id, id_ in splits))
+        rows = connection.execute(query.where(is_key)).mappings().all()
+    if len(rows) > 1:
+        rows = [row for row in rows if row["status"] in UNRESOLVED_STATUSES] or rows
+    if len(rows) > 1:
+        names = ", ".join(f"{row['run_id']}/{row['requirement_id']}" for row in rows[:MAX_NAMES])
+        message = f"{reference!r} is the id of requirements of several runs: {names}."
+        raise AmbiguousReference(message, "Use one of these names, or pass the Requirement.")
+    return rows[0] if rows else None
+
+
+def find_by_call(
+    connection: Connection, store: Database, run_id: str, tool_call_id: str, user_id: str | None
+) -> Requirement:
+    """See `SessionStore.find_requirement`."""
+    q, s = store.tables.requirements, store.tables.sessions
+    query = sa.select(q).where(q.c.tool_call_id == tool_call_id).order_by(q.c.created_at, q.c.requirement_id)
+    if user_id is not None:
+        query = query.join(s, s.c.session_id == q.c.session_id).where(s.c.user_id == user_id)
+    rows = connection.execute(query.where(q.c.run_id == run_id)).mappings().all()
+    if not rows:
+        members = reads.run_tree_ids(connection, store.tables, run_id)[1:]
+        rows = connection.execute(query.where(q.c.run_id.in_(members))).mappings().all() if members else []
+    if not rows:
+        message = f"No requirement of run {run_id} has the tool call {tool_call_id!r}."
+        raise RequirementNotFound(message, "List them with store.requirements(run_id=..., status=None).")
+    return mapping.requirement_from_row(next((r for r in rows if r["status"] in UNRESOLVED_STATUSES), rows[-1]))
 
 
 def _find_target(connection: Connection, store: Database, reference: str, user_id: str | None) -> Reference | None:
@@ -114,7 +174,7 @@ def list_requirements(
 def resolve(
     connection: Connection,
     store: Database,
-    reference: str,
+    reference: str | RequirementKey,
     *,
     note: str | None,
     by: str | None,
@@ -141,7 +201,7 @@ def _require_unresolved(connection: Connection, store: Database, row: RowMapping
     q, r = store.tables.requirements, store.tables.runs
     status = connection.execute(sa.select(r.c.status).where(r.c.run_id == row["run_id"])).scalar()
     if status != "PAUSED":
-        query = sa.select(q).where(q.c.requirement_id == row["requirement_id"])
+        query = sa.select(q).where(run_claims.has_key(store.tables, row))
         resolved = connection.execute(query.where(q.c.status.not_in(UNRESOLVED_STATUSES))).mappings().first()
         if resolved is not None:  # after the row was read; and the run was resumed
             raise resolved_error(mapping.requirement_from_row(resolved))
@@ -199,7 +259,7 @@ def _compare_and_set(
     """Update a requirement, unless by now it is resolved, claimed by anybody but ``by``, or deleted."""
     q = store.tables.requirements
     is_claimable = q.c.claimed_by.is_(None) if by is None else q.c.claimed_by.is_(None) | (q.c.claimed_by == by)
-    is_this = q.c.requirement_id == row["requirement_id"]
+    is_this = run_claims.has_key(store.tables, row)
     update = q.update().where(is_this, q.c.status.in_(UNRESOLVED_STATUSES), is_claimable).values(**values)
     updated = connection.execute(update.returning(q)).mappings().first()
     if updated is not None:
@@ -225,7 +285,9 @@ def resolved_error(requirement: Requirement) -> AlreadyResolved | AlreadyClaimed
     return AlreadyResolved(f"{name} was {outcome}{actor}{time}.", hint)
 
 
-def claim(connection: Connection, store: Database, reference: str, by: str, user_id: str | None = None) -> Requirement:
+def claim(
+    connection: Connection, store: Database, reference: str | RequirementKey, by: str, user_id: str | None = None
+) -> Requirement:
     """See `SessionStore.claim`."""
     row = find_requirement(connection, store, reference, user_id)
     _require_unresolved(connection, store, row)
@@ -235,7 +297,7 @@ def claim(connection: Connection, store: Database, reference: str, by: str, user
 def hand_off(
     connection: Connection,
     store: Database,
-    reference: str,
+    reference: str | RequirementKey,
     *,
     to: str,
     note: str | None,
@@ -243,6 +305,8 @@ def hand_off(
     user_id: str | None = None,
 ) -> Requirement:
     """See `SessionStore.handoff`."""
+    if not isinstance(reference, str):
+        return _reassign(connection, store, find_requirement(connection, store, reference, user_id), to, note, by)
     q = store.tables.requirements
     by_id = sa.select(q.c.run_id).where(q.c.requirement_id == reference)
     is_id = connection.execute(by_id).first() is not None

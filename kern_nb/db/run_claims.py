@@ -16,9 +16,10 @@ from sqlalchemy.engine import Connection, RowMapping
 
 from kern_nb.db import integrity, mapping, reads
 from kern_nb.db.column_types import StoredRow
-from kern_nb.db.open_runs import lock_session_of_run, require_open_run, update_session
+from kern_nb.db.open_runs import lock_session_of_run, next_revision, require_open_run, update_session
 from kern_nb.db.process_identity import current_process
 from kern_nb.db.run_writes import finish_run, insert_requirements, insert_run, upsert_session
+from kern_nb.db.schema import Tables
 from kern_nb.errors import AlreadyClaimed, BadUsage, RunClosed, RunNotFound, StillWaiting
 from kern_nb.extra_keys import SENDER
 from kern_nb.records import UNRESOLVED_STATUSES, Message, Requirement, Run
@@ -52,6 +53,12 @@ def current_micros() -> int:
     return int(time.time() * 1_000_000)
 
 
+def has_key(tables: Tables, row: StoredRow) -> sa.ColumnElement[bool]:
+    """Select the requirement of a row."""
+    q = tables.requirements
+    return (q.c.requirement_id == row["requirement_id"]) & (q.c.run_id == row["run_id"])
+
+
 def has_expired(row: StoredRow) -> bool:
     """Whether the time of an unresolved requirement is over."""
     unresolved = row["status"] in UNRESOLVED_STATUSES
@@ -61,7 +68,7 @@ def has_expired(row: StoredRow) -> bool:
 def expire(connection: Connection, store: Database, row: RowMapping) -> Requirement:
     """Store that a requirement expired; the requirement as it is then, which may be resolved by now."""
     q = store.tables.requirements
-    unresolved = (q.c.requirement_id == row["requirement_id"]) & q.c.status.in_(UNRESOLVED_STATUSES)
+    unresolved = has_key(store.tables, row) & q.c.status.in_(UNRESOLVED_STATUSES)
     update = q.update().where(unresolved).values(status="expired").returning(q)
     updated = connection.execute(update).mappings().first()
     return mapping.requirement_from_row(updated if updated is not None else {**row, "status": "expired"})
@@ -171,8 +178,9 @@ def _pin_branches(connection: Connection, store: Database, run: RowMapping) -> N
     if heirs:
         of_run = (m.c.session_id == run["session_id"]) & (m.c.run_index == run["run_index"])
         last_message = sa.select(sa.func.coalesce(sa.func.max(m.c.message_index), -1)).where(of_run)
-        fork = {"fork_run_index": run["run_index"], "fork_message_index": connection.execute(last_message).scalar_one()}
-        connection.execute(s.update().where(s.c.session_id.in_(heirs)).values(**fork))
+        last_index = connection.execute(last_message).scalar_one()
+        fork: dict[str, Any] = {"fork_run_index": run["run_index"], "fork_message_index": last_index}
+        connection.execute(s.update().where(s.c.session_id.in_(heirs)).values(**fork, revision=next_revision(s)))
 
 
 def release_run(connection: Connection, store: Database, before: Run) -> None:

@@ -52,7 +52,7 @@ def upsert_session(
         return dict(row)
     if connection.execute(sa.select(s.c.session_id).where(s.c.session_id == session_id)).first() is None:
         connection.execute(s.insert().values(**values))  # fails if another process was faster, and is run again
-        return {"session_data": None, "fork_run_index": None}
+        return {"session_data": None, "fork_run_index": None, "revision": None}
     # It may have been created just now.
     row = connection.execute(store.statements.touch_session, touch).mappings().first()
     if row is None:
@@ -157,15 +157,16 @@ def start_run(
 def insert_requirements(
     connection: Connection, store: Database, requirements: Sequence[Requirement], owner: dict[str, str], now: int
 ) -> list[Requirement]:
-    """Insert the requirements of a run; returns them as stored, and raises RequirementExists if an id is in use."""
+    """Insert the requirements of a run; returns them as stored, and raises RequirementExists if it has one of an id."""
     q = store.tables.requirements
     ids = [requirement.requirement_id for requirement in requirements]
     used = [id_ for id_ in ids if ids.count(id_) > 1]
     if ids:
-        query = sa.select(q.c.requirement_id).where(q.c.requirement_id.in_(ids))
+        query = sa.select(q.c.requirement_id).where(q.c.requirement_id.in_(ids), q.c.run_id == owner["run_id"])
         used = list(connection.execute(query).scalars()) or used
     if used:
-        raise RequirementExists(f"Requirement {used[0]!r} exists.", "Use another id, or none.")
+        message = f"Requirement {used[0]!r} of run {owner['run_id']} exists."
+        raise RequirementExists(message, "Use another id, or none.")
     # A microsecond apart, to keep their order.
     times = [requirement.created_at or mapping.from_micros(now + i) for i, requirement in enumerate(requirements)]
     stored = [r.model_copy(update=owner | {"created_at": t}) for r, t in zip(requirements, times, strict=True)]

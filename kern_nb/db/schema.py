@@ -32,7 +32,7 @@ ALLOWED_VALUES = {
 }
 """The allowed values of a column, by table and column."""
 
-MIN_VALUES = {"run_index": 0, "message_index": 0, "call_index": 0, "fork_run_index": -1, "fork_message_index": -1}
+MIN_VALUES = {"run_index": 0, "message_index": 0, "call_index": 0, "fork_run_index": -1, "fork_message_index": -1, "revision": 0}
 """The smallest allowed value of a column."""
 
 
@@ -111,6 +111,8 @@ class Tables:
             sa.Column("duration_s", Real),
             # The first record of an imported session, by which copies of it are recognized.
             sa.Column("source_key", Text),
+            # How often its own fields were changed, for savers that compare; NULL is 0.
+            sa.Column("revision", Integer),
         )
         self.runs = table(
             "_runs",
@@ -184,7 +186,9 @@ class Tables:
         self.requirements = table(
             "_requirements",
             _key("requirement_id", Text),
-            *_columns(Text, "session_id", "run_id", "kind", "status", required=True),
+            sa.Column("session_id", Text, nullable=False),
+            _key("run_id", Text),
+            *_columns(Text, "kind", "status", required=True),
             *_columns(Text, "tool_call_id", "tool_name"),
             sa.Column("args", Json(any_value=True)),
             *_columns(Text, "prompt", "assignee"),

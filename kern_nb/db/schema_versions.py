@@ -18,7 +18,7 @@ from kern_nb.db.schema import Tables
 from kern_nb.db.statement_cache import shared_dialect
 from kern_nb.errors import ForeignLayout, NotAStore, SchemaTooNew
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 
 MIGRATIONS: dict[int, list[tuple[str, str]]] = {
     2: [("requirements", "claimed_by"), ("requirements", "expires_at"), ("messages", "is_error")],
@@ -31,10 +31,12 @@ MIGRATIONS: dict[int, list[tuple[str, str]]] = {
         ("runs", "internal"),
     ],
     5: [("sessions", "source_key"), ("runs", "cost_source"), ("messages", "cost_source")],
+    6: [("sessions", "revision")],
 }
 """For each version but the first: the columns it added, as (attribute of `Tables`, column name)."""
 
 _INTERNAL_COLUMN_VERSION = 4  # moved kern_nb's own keys from ``extra`` to ``internal``
+_REQUIREMENT_KEY_VERSION = 6  # the ids of requirements are unique within a run, no longer in the store
 
 
 def create_tables(
@@ -55,11 +57,13 @@ def create_tables(
         for step in range(version + 1, SCHEMA_VERSION + 1):
             for table, column in MIGRATIONS[step]:
                 _add_column(connection, getattr(tables, table), column)
+        if version < _REQUIREMENT_KEY_VERSION:
+            _renew_primary_key(connection, tables.requirements)
         if version < _INTERNAL_COLUMN_VERSION:
             key_upgrades.upgrade_messages(connection, tables.messages)
             key_upgrades.upgrade_runs(connection, tables.runs)
             key_upgrades.upgrade_texts(connection, tables)
-        for index in tables.sessions.indexes | tables.runs.indexes:
+        for index in tables.sessions.indexes | tables.runs.indexes | tables.requirements.indexes:
             connection.execute(sa.schema.CreateIndex(index, if_not_exists=True))
         connection.execute(
             tables.schema.update().where(tables.schema.c.session_table == tables.name).values(version=SCHEMA_VERSION)
@@ -159,6 +163,28 @@ def not_a_table_error(url: str, name: str) -> NotAStore:
         f"{url}: {name!r} computes its rows and is not a table of kern_nb.",
         "Choose another table name: session_table='kern_sessions'.",
     )
+
+
+def _renew_primary_key(connection: Connection, table: sa.Table) -> None:
+    """Give a table the primary key of its definition; its rows are kept."""
+    if connection.dialect.name == "postgresql":
+        preparer = connection.dialect.identifier_preparer
+        name = sa.inspect(connection).get_pk_constraint(table.name, schema=table.schema)["name"]
+        columns = ", ".join(preparer.quote(column.name) for column in table.primary_key)
+        alter = f"ALTER TABLE {preparer.format_table(table)}"
+        if name is not None:
+            connection.exec_driver_sql(f"{alter} DROP CONSTRAINT {preparer.quote(name)}")
+        connection.exec_driver_sql(f"{alter} ADD PRIMARY KEY ({columns})")
+        return
+    # The other engines cannot change a key: the rows are copied into a new table.
+    copy = sa.Table(f"{table.name}_copy", sa.MetaData(), *(sa.Column(c.name, c.type) for c in table.columns))
+    copy._prefixes = ["TEMPORARY"]
+    connection.execute(sa.schema.CreateTable(copy))
+    connection.execute(copy.insert().from_select(copy.columns.keys(), sa.select(table)))
+    connection.execute(sa.schema.DropTable(table))
+    connection.execute(sa.schema.CreateTable(table))
+    connection.execute(table.insert().from_select(copy.columns.keys(), sa.select(copy)))
+    connection.execute(sa.schema.DropTable(copy))
 
 
 def _add_column(connection: Connection, table: sa.Table, name: str) -> None:

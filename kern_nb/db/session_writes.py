@@ -14,11 +14,11 @@ from sqlalchemy.engine import Connection, RowMapping
 from kern_nb.db import mapping
 from kern_nb.db.column_types import to_float
 from kern_nb.db.lineage import BranchPointLike, load_lineage, resolve_branch_point, session_state_at
-from kern_nb.db.open_runs import merge_session_state, update_session
+from kern_nb.db.open_runs import merge, merge_session_state, update_session
 from kern_nb.db.reads import require_session
 from kern_nb.db.run_writes import OWNER_FIELDS, insert_run, owner_mismatch, upsert_session
 from kern_nb.db.session_search import TAGS
-from kern_nb.errors import RunNotFound, SessionExists
+from kern_nb.errors import RunNotFound, SessionExists, StaleSession
 from kern_nb.records import Session
 
 if TYPE_CHECKING:
@@ -28,23 +28,41 @@ _CLEARED_BY_NONE = ("session_data", "agent_data", "team_data", "workflow_data", 
 """Columns that saving a session with None clears; None leaves the others as they are."""
 
 
-def save_session(connection: Connection, store: Database, session: Session) -> Session:
+def save_session(
+    connection: Connection, store: Database, session: Session, expected_revision: int | None = None
+) -> Session:
     """See `SessionStore.save_session`."""
     r = store.tables.runs
     now = int(time.time())
     owner = {n: getattr(session, n) for n in OWNER_FIELDS}
-    stored_fork = upsert_session(connection, store, session.session_id, owner, now)["fork_run_index"]
+    stored = upsert_session(connection, store, session.session_id, owner, now)
+    stored_fork, revision = stored["fork_run_index"], stored["revision"] or 0
     row = mapping.session_row(session)
+    if expected_revision is None:
+        row["session_data"] = _merge_data(session, stored["session_data"])
+    elif revision != expected_revision:
+        message = f"Session {session.session_id!r} has revision {revision}, not {expected_revision}: it was changed."
+        raise StaleSession(message, "Load it again, apply your changes, and save it with its revision.")
     values = {name: value for name, value in row.items() if value is not None or name in _CLEARED_BY_NONE}
     update_session(connection, store, session.session_id, **{"updated_at": now} | values)
     if session.runs:
         query = sa.select(r.c.run_id).where(r.c.run_id.in_([run.run_id for run in session.runs]))
-        stored = set(connection.execute(query).scalars())
+        stored_runs = set(connection.execute(query).scalars())
         floor = stored_fork if session.fork_run_index is None else session.fork_run_index
         for run in session.runs:
-            if run.run_id not in stored:
+            if run.run_id not in stored_runs:
                 insert_run(connection, store, session.session_id, run, floor)
     return mapping.session_from_row(require_session(connection, store.tables, session.session_id), session.runs)
+
+
+def _merge_data(session: Session, current: dict[str, Any] | None) -> dict[str, Any] | None:
+    """The stored data with what the saver has changed since it read them; a new record changes all it has."""
+    data, before = session.session_data, session.stored_data
+    if current is None or data is current:
+        return data
+    if data is None and not before:  # it knows of none
+        return current
+    return merge(before, current, data or {}) or data
 
 
 def rename_session(connection: Connection, store: Database, session_id: str, name: str, user_id: str | None) -> Session:
@@ -52,7 +70,7 @@ def rename_session(connection: Connection, store: Database, session_id: str, nam
     row = lock_session(connection, store, session_id, user_id)
     values = {"session_data": (row["session_data"] or {}) | {"session_name": name}, "updated_at": int(time.time())}
     update_session(connection, store, session_id, **values)
-    return mapping.session_from_row({**row, **values})
+    return mapping.session_from_row({**row, **values, "revision": (row["revision"] or 0) + 1})
 
 
 def tag_session(
@@ -65,7 +83,7 @@ def tag_session(
         metadata[TAGS] = list(dict.fromkeys(tags))
     values = {"metadata": metadata or None, "updated_at": int(time.time())}
     update_session(connection, store, session_id, **values)
-    return mapping.session_from_row({**row, **values})
+    return mapping.session_from_row({**row, **values, "revision": (row["revision"] or 0) + 1})
 
 
 def save_summary(
@@ -131,7 +149,9 @@ def branch(
         parent_session_id=session_id,
         fork_run_index=point.run_index,
         fork_message_index=point.message_index,
+        revision=0,
     )
+    new.note_stored_data(new.session_data)
     try:
         connection.execute(tables.sessions.insert(), mapping.session_row(new))
     except sa.exc.IntegrityError as error:

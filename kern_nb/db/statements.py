@@ -44,7 +44,7 @@ class Statements:
         changed = {"updated_at": updated_at, "user_id": sa.func.coalesce(s.c.user_id, user_id)}
         is_writable = sa.or_(user_id.is_(None), s.c.user_id.is_(None), s.c.user_id == user_id)
         update = s.update().where(s.c.session_id == session_id, is_writable).values(**changed)
-        return update.returning(s.c.session_data, s.c.fork_run_index)
+        return update.returning(s.c.session_data, s.c.fork_run_index, s.c.revision)
 
     @cached_property
     def touch_session_of_run(self) -> sa.UpdateBase:

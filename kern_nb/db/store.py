@@ -12,7 +12,16 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kern_nb.db import blobs, reads, references, session_deletes, session_items, session_search, session_writes
+from kern_nb.db import (
+    blobs,
+    reads,
+    references,
+    session_deletes,
+    session_items,
+    session_search,
+    session_writes,
+    validation,
+)
 from kern_nb.db.blobs import Blob
 from kern_nb.db.database import Database
 from kern_nb.db.dataframes import DataFrameMethods
@@ -223,15 +232,36 @@ class SessionStore(DataFrameMethods, RunMethods, RequirementMethods):
 
     # Write sessions ---------------------------------------------------------------------------------------------------
 
-    def save_session(self, session: Session) -> Session:
+    def save_session(self, session: Session, *, expected_revision: int | None = None) -> Session:
         """Store a session's own fields, and those of its runs that are not stored; the session as stored.
 
         Stored runs are not changed. ``created_at`` and the branch point are not changed if the session has None.
+        ``session_data`` is merged key by key: what this session has changed since it was read is stored, and the keys
+        that others changed meanwhile stay. A session that was not read from a store removes no key.
+
+        Args:
+            session: The session.
+            expected_revision: Its `Session.revision` as read, 0 for a new session: then it is saved only if nobody has
+                changed its fields since, and ``session_data`` is stored as it is. Appended runs change no field, unless
+                they change the session state.
 
         Raises:
             OwnerMismatch: It belongs to another user.
+            StaleSession: Its revision is another one than ``expected_revision``; nothing was saved.
+
+        Example:
+            >>> from kern_nb.db import InMemoryDb
+            >>> from kern_nb.records import Session
+            >>> store = InMemoryDb()
+            >>> session = store.save_session(Session(session_id="chat", metadata={"task": 1}))
+            >>> session.metadata = {"task": 2}
+            >>> store.save_session(session, expected_revision=session.revision).revision
+            2
         """
-        return self.write(lambda connection: session_writes.save_session(connection, self, session))
+        if expected_revision is not None:
+            expected_revision = validation.require_count("expected_revision", expected_revision)
+        save = partial(session_writes.save_session, store=self, session=session, expected_revision=expected_revision)
+        return self.write(save)
 
     def rename_session(self, session_id: str, name: str, *, user_id: str | None = None) -> Session:
         """Set a session's title; returns the session without its runs.

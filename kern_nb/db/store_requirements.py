@@ -36,7 +36,7 @@ class RequirementMethods(Database):
         Raises:
             RunNotFound: There is no such run.
             RunClosed: It has ended.
-            RequirementExists: An id is in use.
+            RequirementExists: The run has a requirement with this id.
             BadUsage: A requirement is not pending.
         """
         values = {"output": output, "usage": usage, "session_state": session_state, "duration_s": duration_s}
@@ -67,6 +67,30 @@ class RequirementMethods(Database):
         with self.read_connection() as connection:
             return requirements.list_requirements(connection, self, filters, status)
 
+    def find_requirement(self, run_id: str, *, tool_call_id: str, user_id: str | None = None) -> Requirement:
+        """The requirement of a run, or of its members' runs, for a tool call; of several, the unresolved or the last.
+
+        Args:
+            run_id: The run.
+            tool_call_id: The tool call that waits for it.
+            user_id: The user of its session: another user's requirement is not found.
+
+        Raises:
+            RequirementNotFound: The run has none for this call.
+
+        Example:
+            >>> from kern_nb.db import InMemoryDb
+            >>> from kern_nb.records import Requirement
+            >>> store = InMemoryDb()
+            >>> run = store.start_run("chat", input="Delete a.txt")
+            >>> ask = Requirement(kind="confirmation", tool_call_id="call_1", tool_name="delete_file")
+            >>> [asked] = store.pause_run(run.run_id, [ask])
+            >>> store.resolve(store.find_requirement(run.run_id, tool_call_id="call_1"), approve=True).status
+            'resolved'
+        """
+        with self.read_connection() as connection:
+            return requirements.find_by_call(connection, self, run_id, tool_call_id, user_id)
+
     def resolve(
         self,
         requirement_id: str | Requirement,
@@ -84,7 +108,7 @@ class RequirementMethods(Database):
 
         Args:
             requirement_id: The requirement, its id or a unique prefix of that; or its run (``chat/2``), if that has no
-                other unresolved requirement.
+                other unresolved requirement. Requirements of several runs may have one id: a record names its run.
             approve: Whether the tool may run; False rejects.
             args: Arguments by name that replace the model's; approves.
             value: The requested value: of user input the arguments by name, otherwise the tool's result.
@@ -102,13 +126,13 @@ class RequirementMethods(Database):
         """
         answer: dict[str, Any] = {"approve": approve, "args": args, "value": value, "note": note, "by": by}
         answer["user_id"] = user_id
-        reference = requirement_id.requirement_id if isinstance(requirement_id, Requirement) else requirement_id
+        reference = requirements.key_of(requirement_id)
         resolved = self.write(lambda connection: requirements.resolve(connection, self, reference, **answer))
         if resolved.status == "expired":
             raise requirements.resolved_error(resolved)
         return resolved
 
-    def claim(self, requirement_id: str, *, by: str, user_id: str | None = None) -> Requirement:
+    def claim(self, requirement_id: str | Requirement, *, by: str, user_id: str | None = None) -> Requirement:
         """Claim a requirement before working on it: then only ``by`` may resolve it. Returns it as claimed.
 
         Args:
@@ -121,10 +145,17 @@ class RequirementMethods(Database):
             AlreadyClaimed: Somebody else claimed it.
             AlreadyResolved: It is resolved or expired.
         """
-        return self.write(lambda connection: requirements.claim(connection, self, requirement_id, by, user_id))
+        reference = requirements.key_of(requirement_id)
+        return self.write(lambda connection: requirements.claim(connection, self, reference, by, user_id))
 
     def handoff(
-        self, reference: str, *, to: str, note: str | None = None, by: str | None = None, user_id: str | None = None
+        self,
+        reference: str | Requirement,
+        *,
+        to: str,
+        note: str | None = None,
+        by: str | None = None,
+        user_id: str | None = None,
     ) -> Requirement:
         """Assign pending requirements to a person; or, if none is pending, hand off the session.
 
@@ -145,7 +176,8 @@ class RequirementMethods(Database):
             AlreadyClaimed: Somebody else claimed it.
         """
         options: dict[str, Any] = {"to": to, "note": note, "by": by, "user_id": user_id}
-        return self.write(lambda connection: requirements.hand_off(connection, self, reference, **options))
+        name = requirements.key_of(reference)
+        return self.write(lambda connection: requirements.hand_off(connection, self, name, **options))
 
     def claim_run(self, run_id: str, *, user_id: str | None = None) -> Run:
         """Claim a paused or interrupted run, to resume it in this process. One of several concurrent claims succeeds.

@@ -80,14 +80,14 @@ class BundledSession:
 class ExistingRows:
     """The stored rows that may conflict with the sessions of a batch, including those accepted so far.
 
-    Sessions (parents, too), runs and requirements are by id, ``run_ids`` by session and index. ``last_messages`` are
-    those of the runs that a later bundle may replace. ``scores`` are keys: session, run, name and source.
+    Sessions (parents, too) and runs are by id, requirements by run and id, ``run_ids`` by session and index.
+    ``last_messages`` are those of the runs that a later bundle may replace. ``scores`` are keys: session, run, name and source.
     """
 
     sessions: dict[str, StoredRow] = field(default_factory=dict)
     runs: dict[str, StoredRow] = field(default_factory=dict)
     run_ids: dict[tuple[str, int], str] = field(default_factory=dict)
-    requirements: dict[str, StoredRow] = field(default_factory=dict)
+    requirements: dict[tuple[str, str], StoredRow] = field(default_factory=dict)
     last_messages: dict[str, StoredRow] = field(default_factory=dict)
     scores: set[tuple[Any, ...]] = field(default_factory=set)
 
@@ -95,13 +95,17 @@ class ExistingRows:
         """Add a session that is going to be stored."""
         self.sessions.setdefault(draft.session_id, draft.session)
         self.add_runs(draft.rows["runs"])
-        self.requirements |= {row["requirement_id"]: row for row in draft.rows["requirements"]}
+        self.requirements |= {_key(row): row for row in draft.rows["requirements"]}
 
     def add_runs(self, rows: Iterable[StoredRow]) -> None:
         """Add runs."""
         for row in rows:
             self.runs[row["run_id"]] = row
             self.run_ids[row["session_id"], row["run_index"]] = row["run_id"]
+
+
+def _key(requirement: StoredRow) -> tuple[str, str]:
+    return requirement["run_id"], requirement["requirement_id"]
 
 
 def load_existing(connection: Connection, store: SessionStore, drafts: Sequence[BundledSession]) -> ExistingRows:
@@ -127,7 +131,7 @@ def load_existing(connection: Connection, store: SessionStore, drafts: Sequence[
     existing.add_runs(select(query, r.c.run_id, run_ids))
     requirement_ids = {row["requirement_id"] for draft in drafts for row in draft.rows["requirements"]}
     query = sa.select(q.c.requirement_id, q.c.run_id, q.c.status, q.c.claimed_by, q.c.resolved_at)
-    existing.requirements |= {row["requirement_id"]: row for row in select(query, q.c.requirement_id, requirement_ids)}
+    existing.requirements |= {_key(row): row for row in select(query, q.c.requirement_id, requirement_ids)}
     bundled = run_ids & existing.runs.keys()
     unfinished = [run_id for run_id in bundled if existing.runs[run_id]["status"] in _REPLACEABLE]
     query = sa.select(m.c.run_id, *(m.c[name] for name in _MESSAGE_KEY)).order_by(m.c.message_index)
@@ -150,8 +154,7 @@ def merge_session(draft: BundledSession, existing: ExistingRows) -> Changes:
     selected = new | continued
     for name in ("runs", *RUN_TABLES):
         changes.rows[name] = [row for row in draft.rows[name] if row["run_id"] in selected]
-    requirement_ids = [row["requirement_id"] for row in changes.rows["requirements"]]
-    changes.renewed = [name for name in requirement_ids if name in existing.requirements]
+    changes.renewed = [key for row in changes.rows["requirements"] if (key := _key(row)) in existing.requirements]
     changes.rows["scores"] = _new_scores(draft, existing)
     if stored is None:
         changes.rows["sessions"] = draft.rows["sessions"]
@@ -182,10 +185,6 @@ def _refuse_duplicate_ids(draft: BundledSession, existing: ExistingRows) -> None
         if run is not None and (run["session_id"], run["run_index"]) != (draft.session_id, row["run_index"]):
             stored_as = f"{run['session_id']}/{run['run_index']}"
             raise MalformedRecord(f"its run {row['run_id']!r} is stored already, as {stored_as}")
-    for row in draft.rows["requirements"]:
-        requirement = existing.requirements.get(row["requirement_id"])
-        if requirement is not None and requirement["run_id"] != row["run_id"]:
-            raise MalformedRecord(f"its requirement {row['requirement_id']!r} is stored already, for another run")
 
 
 def _check_parent(draft: BundledSession, existing: ExistingRows) -> str:
@@ -255,7 +254,7 @@ def _has_continued(draft: BundledSession, run: Row, stored: StoredRow, existing:
     return any(
         row["run_id"] == run["run_id"]
         and row["status"] not in UNRESOLVED_STATUSES
-        and (requirement := existing.requirements.get(row["requirement_id"])) is not None
+        and (requirement := existing.requirements.get(_key(row))) is not None
         and requirement["status"] in UNRESOLVED_STATUSES
         for row in draft.rows["requirements"]
     )
@@ -265,7 +264,7 @@ def _is_untouched(draft: BundledSession, run: Row, existing: ExistingRows) -> bo
     """Whether the stored run has no answer, claim or message that the bundle lacks."""
     run_id = run["run_id"]
     for row in draft.rows["requirements"]:
-        stored = existing.requirements.get(row["requirement_id"])
+        stored = existing.requirements.get(_key(row))
         if row["run_id"] != run_id or stored is None:
             continue
         is_answered_here = stored["status"] == "resolved" and stored["resolved_at"] != row["resolved_at"]

@@ -35,9 +35,10 @@ ORDER = {
 }
 """The columns that order a session's rows."""
 
-# Columns implied by the position of a record, or meaningless in another store: the writing process, a score's key.
+# Columns implied by the position of a record, or meaningless in another store: a count of
+# changes, the writing process, a score's key.
 _OMITTED = {
-    "sessions": frozenset(),
+    "sessions": frozenset({"revision"}),
     "runs": frozenset({"session_id", "process"}),
     "messages": frozenset({"session_id", "run_id", "run_index"}),
     "tool_calls": frozenset({"session_id", "run_id", "run_index"}),
@@ -170,7 +171,7 @@ def _require_consistent(rows: Rows) -> None:
     for table, name in _UNIQUE_COLUMNS:
         seen: set[Any] = set()
         for row in rows[table]:
-            key = row[name] if table in ("runs", "requirements") else (row["run_id"], row[name])
+            key = row[name] if table == "runs" else (row["run_id"], row[name])
             if key in seen:
                 raise MalformedRecord(f"two of its {table.replace('_', ' ')} have the {name} {row[name]!r}")
             seen.add(key)

@@ -20,7 +20,7 @@ class Changes:
         updated: Ids of stored sessions that have changed, and the new columns of each.
         rescored: The session and the source of scores that are replaced by new ones.
         replaced: Ids of runs whose rows are replaced by new ones.
-        renewed: Ids of requirements whose rows are replaced by new ones.
+        renewed: Run ids and ids of requirements whose rows are replaced by new ones.
         blobs: Shared JSON by its SHA-256.
         warning: What the import reports about a session that it stores.
     """
@@ -32,7 +32,7 @@ class Changes:
     updated: list[tuple[str, Row]] = field(default_factory=list)
     rescored: list[tuple[str, str]] = field(default_factory=list)
     replaced: list[str] = field(default_factory=list)
-    renewed: list[str] = field(default_factory=list)
+    renewed: list[tuple[str, str]] = field(default_factory=list)
     blobs: dict[str, bytes] = field(default_factory=dict)
     warning: str = ""
 

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from kern_nb.db import blobs, mapping
 from kern_nb.db.blobs import Blob
 from kern_nb.db.column_types import Json, Text
+from kern_nb.db.open_runs import update_session
 from kern_nb.db.store import SessionStore
 from kern_nb.errors import UnstorableValue
 from kern_nb.ingest.bundle_merge import BundledSession, ExistingRows, load_existing, merge_session
@@ -150,14 +152,17 @@ class _BatchWriter:
 
     def _write_changes(self, changes: Changes) -> None:
         connection, tables = self.connection, self.store.tables
-        s, scores, requirements = tables.sessions, tables.scores, tables.requirements
+        scores, requirements = tables.scores, tables.requirements
         if changes.replaced:
             for table in (tables.tool_calls, tables.messages, tables.runs):
                 connection.execute(table.delete().where(table.c.run_id.in_(changes.replaced)))
         if changes.renewed:
-            connection.execute(requirements.delete().where(requirements.c.requirement_id.in_(changes.renewed)))
+            q, run_id = requirements.c, sa.bindparam("of_run", type_=requirements.c.run_id.type)
+            is_renewed = (q.run_id == run_id) & (q.requirement_id == sa.bindparam("id", type_=q.requirement_id.type))
+            keys = [{"of_run": run, "id": name} for run, name in changes.renewed]
+            connection.execute(requirements.delete().where(is_renewed), keys)
         for session_id, row in changes.updated:
-            connection.execute(s.update().where(s.c.session_id == session_id).values(**row))
+            update_session(connection, self.store, session_id, **row)
         for session_id, source in changes.rescored:
             connection.execute(scores.delete().where(scores.c.session_id == session_id, scores.c.source == source))
         if changes.requirements:

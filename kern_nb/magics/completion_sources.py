@@ -115,7 +115,8 @@ def requirements(word: str, store: str | None) -> list[str]:
     def fetch(store: SessionStore) -> list[tuple[str, str]]:
         from kern_nb.operations.inbox import short_ids
 
-        return list(short_ids(store, store.requirements()).items())
+        names = short_ids(store, store.requirements())
+        return [(id_ if id_.startswith(name) else name, name) for (_, id_), name in names.items()]
 
     ids = _query(store, ("requirements",), fetch)
     return [short if short.startswith(word) else full for full, short in ids]

@@ -67,7 +67,7 @@ def inbox(
         run, top_level = runs.find(requirement.run_id), runs.top_level(requirement.run_id)
         title = str(top_level or requirement.session_id or "")
         owner = (run.owner if run else None) or ""
-        rows.append(requirement_view.InboxRow(requirement, ids[requirement.requirement_id], title, owner))
+        rows.append(requirement_view.InboxRow(requirement, ids[requirement.key], title, owner))
     return Inbox(rows, narrowed=narrowed, store=store if isinstance(store, str) else "")
 
 
@@ -79,12 +79,20 @@ def _locate(store: SessionStore, reference: str) -> tuple[str | None, str | None
     return None, RunIndex(store, [location.session_id], lineage=True).at(location.run_index).run_id
 
 
-def short_ids(store: SessionStore, requirements: list[Requirement]) -> Mapping[str, str]:
-    """Return for each requirement the prefix of its id that is unique in the store."""
+def short_ids(store: SessionStore, requirements: list[Requirement]) -> Mapping[tuple[str | None, str], str]:
+    """Return for each requirement, by its key, the prefix of its id that is unique in the store.
+
+    Where requirements of several runs have one id, the name is the id of the run and that id.
+    """
     if not requirements:
         return {}
     stored = store.sql("SELECT requirement_id FROM requirements")["requirement_id"]
-    return requirement_view.shortest_prefixes([requirement.requirement_id for requirement in requirements], stored)
+    repeated = set(stored[stored.duplicated()])
+    prefixes = requirement_view.shortest_prefixes([requirement.requirement_id for requirement in requirements], stored)
+    return {
+        (run_id, id_): f"{run_id}/{id_}" if id_ in repeated else prefixes[id_]
+        for run_id, id_ in (requirement.key for requirement in requirements)
+    }
 
 
 def find_requirement(store: SessionStore, reference: str) -> Requirement:

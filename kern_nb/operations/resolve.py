@@ -62,7 +62,7 @@ def approve(
     if requirement.kind != "confirmation" and requirement.status in UNRESOLVED_STATUSES:
         message = f"{requirements.describe(requirement)} needs a value ({requirement.kind}), not an approval."
         raise BadUsage(message, f"Answer it: {requirements.answer_commands(requirement, reference)[0]}")
-    resolved = opened.resolve(requirement.requirement_id, approve=True, args=args, note=note, by=by)
+    resolved = opened.resolve(requirement, approve=True, args=args, note=note, by=by)
     change = ""
     if args is not None:
         tool = formatting.truncate(resolved.tool_name or "tool", 60)
@@ -76,7 +76,7 @@ def reject(
     """Reject a requirement of a paused run; arguments and errors as for `approve`."""
     opened = agent_registry.resolve_store(store)
     requirement = find_requirement(opened, reference)
-    resolved = opened.resolve(requirement.requirement_id, approve=False, note=note, by=by)
+    resolved = opened.resolve(requirement, approve=False, note=note, by=by)
     return _resolution(opened, store, resolved, f"{formatting.BAD} Rejected {requirements.describe(resolved)}")
 
 
@@ -100,7 +100,7 @@ def answer(
         lines = " or ".join(requirements.answer_commands(requirement, reference))
         raise BadUsage(f"{requirements.describe(requirement)} needs an approval, not a value.", f"Decide: {lines}")
     value = parse_answer(words, requirement) if requirement.status in UNRESOLVED_STATUSES else None
-    resolved = opened.resolve(requirement.requirement_id, approve=True, value=value, note=note, by=by)
+    resolved = opened.resolve(requirement, approve=True, value=value, note=note, by=by)
     text = formatting.format_arguments(value, 120)
     text = f"“{text}”" if isinstance(value, str) else text or "nothing"
     action = f"{formatting.GOOD} Answered {requirements.describe(resolved)} with {text}"
@@ -121,7 +121,7 @@ def handoff(
     run, pending = _pending(opened, assigned)
     n_assigned = sum(requirement.assignee == to for requirement in pending)
     subject = f"{n_assigned:,} requirements" if n_assigned > 1 else requirements.describe(assigned)
-    key = short_ids(opened, [assigned])[assigned.requirement_id]
+    key = short_ids(opened, [assigned])[assigned.key]
     suffix = _store_option(store)
     inbox = f"%kern inbox --for {requirements.quote(to)}{suffix}"
     line = requirements.answer_commands(assigned, key)[0] + suffix
@@ -136,7 +136,7 @@ def _resolution(
     title = str(run or requirement.session_id)
     if pending:
         ids = short_ids(opened, pending)
-        names = [f"{ids[r.requirement_id]} {requirements.describe(r, 60)}" for r in pending[:_MAX_NAMED]]
+        names = [f"{ids[r.key]} {requirements.describe(r, 60)}" for r in pending[:_MAX_NAMED]]
         more = ", …" if len(pending) > _MAX_NAMED else ""
         inbox = f"%kern inbox --session {requirements.quote(title)}{_store_option(store)}"
         next_step = f"{len(pending):,} more pending: {', '.join(names)}{more}; {inbox}"

@@ -15,10 +15,9 @@ from kern_nb.errors import (
 from kern_nb.records import Message, Run
 
 
-@pytest.mark.parametrize("id_", ["x" * 1001, "taken"])
+@pytest.mark.parametrize("id_", ["x" * 1001, "good"])
 def test_a_requirement_with_an_unstorable_id_is_refused(store, id_):
     """The run stays open."""
-    a_paused_run(store, "other", a_requirement("taken"))
     run = store.start_run("chat", input="x")
     before = all_rows(store)
     with pytest.raises(KernError):

@@ -14,9 +14,16 @@ from kern_nb.db import InMemoryDb
 from kern_nb.records import Session
 
 
+def set_state(store, session_id, state):
+    """Replace the state of a session, which may be new."""
+    session = store.get_session(session_id, runs=False) or Session(session_id=session_id, revision=0)
+    session.session_data = {"session_state": state}
+    store.save_session(session, expected_revision=session.revision)
+
+
 def at_once(store, base, first, second, session_id="chat"):
     """The state after two runs that both started from ``base`` and ended with ``first`` and ``second``."""
-    store.save_session(Session(session_id=session_id, session_data={"session_state": base}))
+    set_state(store, session_id, base)
     a, b = store.start_run(session_id, input="a"), store.start_run(session_id, input="b")
     store.finish_run(a.run_id, session_state=first)
     store.finish_run(b.run_id, session_state=second)
@@ -150,7 +157,6 @@ def one_store():
 @given(base=flat, first=flat, second=flat)
 def test_every_change_of_concurrent_runs_is_kept(one_store, base, first, second):
     """Whatever a run set or removed is stored, unless the later one set or removed the same key."""
-    one_store.save_session(Session(session_id="chat", session_data={"session_state": base}))
     state = at_once(one_store, base, first, second)
     missing = object()
     for key in "abcd":
@@ -165,7 +171,7 @@ def test_every_change_of_concurrent_runs_is_kept(one_store, base, first, second)
 @given(state=states, other=states)
 def test_a_single_run_sets_the_state(one_store, state, other):
     """Without a concurrent run, the state is exactly the run's."""
-    one_store.save_session(Session(session_id="alone", session_data={"session_state": state}))
+    set_state(one_store, "alone", state)
     run = one_store.start_run("alone", input="x")
     one_store.finish_run(run.run_id, session_state=other)
 

@@ -33,7 +33,8 @@ def shop(store):
     store.append_run("of alice", run(run_id="r0", session_state={"secret": SECRET}), user_id="alice")
     store.append_run("of alice", run(run_id="member", parent_run_id="r0"), user_id="alice")
     paused = store.start_run("of alice", input=SECRET, user_id="alice", run_id="r2")
-    store.pause_run(paused.run_id, [Requirement(requirement_id="ask", kind="confirmation", tool_name="send")])
+    ask = Requirement(requirement_id="ask", kind="confirmation", tool_name="send", tool_call_id="call")
+    store.pause_run(paused.run_id, [ask])
     store.branch("of alice", after=0, new_session_id="of alice too")
     store.append_run("of bob", run(run_id="b0"), user_id="bob")
     store.append_run("of nobody", run(run_id="n0"))
@@ -43,6 +44,7 @@ def shop(store):
 READS = {
     "get_run": (lambda s, u: s.get_run("r0", user_id=u), RunNotFound),
     "find_run": (lambda s, u: s.find_run("of alice/0", user_id=u), SessionNotFound),
+    "find_requirement": (lambda s, u: s.find_requirement("r2", tool_call_id="call", user_id=u), RequirementNotFound),
     "member_runs": (lambda s, u: s.member_runs("r0", user_id=u), RunNotFound),
     "session_runs": (lambda s, u: s.session_runs("of alice", user_id=u), SessionNotFound),
     "history": (lambda s, u: s.history("of alice", user_id=u), SessionNotFound),

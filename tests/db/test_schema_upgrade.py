@@ -73,19 +73,28 @@ def test_requirement_from_before_the_upgrade_is_resolved_after_it(old_store, sto
     assert store.claim_run(ask.run_id).requirements[0].answer == {"to": "eve"}
 
 
-def test_failed_upgrade_changes_nothing(old_store, old_version, store_factory, monkeypatch):
-    """All columns are added or none; the next open upgrades the store."""
+def test_upgraded_store_has_one_requirement_id_in_several_runs(old_store, store_factory):
+    """Versions 1 to 5 had each id once in a store; a session without a revision has 0."""
     store = reopened(old_store, store_factory)
-    original, added = schema_versions._add_column, []
+    assert store.get_session("waits").revision == 0
+    run = store.start_run("other", input="hi")
+    store.pause_run(run.run_id, [Requirement(requirement_id="ask", kind="confirmation")])
 
-    def failing(connection, table, name):
-        if added:
-            raise RuntimeError("the disk is full")
-        added.append(name)
-        original(connection, table, name)
+    assert [r.session_id for r in store.requirements()] == ["waits", "other"]
+    assert store.save_session(store.get_session("waits"), expected_revision=0).revision == 1
+
+
+def test_failed_upgrade_changes_nothing(old_store, old_version, store_factory, monkeypatch):
+    """All columns are added or none, and the keys are as before; the next open upgrades the store."""
+    store = reopened(old_store, store_factory)
+    original = schema_versions._renew_primary_key
+
+    def failing(connection, table):
+        original(connection, table)
+        raise RuntimeError("the disk is full")
 
     with monkeypatch.context() as patch:
-        patch.setattr(schema_versions, "_add_column", failing)
+        patch.setattr(schema_versions, "_renew_primary_key", failing)
         with pytest.raises(RuntimeError, match="disk"):
             store.runs_df()
     with store.connect() as connection:

@@ -63,7 +63,7 @@ def run_item(
         "messages": list(_messages(run, content["messages"], {r.tool_call_id for r in needed})),
         "more": following is not None and following.run_index == run.run_index,
         "ends": [end for end in content["ends"] if end["kind"] != "waiting"],
-        "cards": [form_data(r, names[r.requirement_id]) for r in needed],
+        "cards": [form_data(r, names[r.key]) for r in needed],
         "ready": bool(needed) and not any(map(requirements.is_pending, needed)),
         "again": is_own and run.status in ("ERROR", "CANCELLED", "INTERRUPTED"),
     }

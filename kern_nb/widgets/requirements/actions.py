@@ -50,7 +50,7 @@ class RequirementActions(Widget):
         def resolve(requirement: Requirement) -> tuple[Requirement, list[str]]:
             args = form.parse_edits(requirement, edits)
             words = [] if args is None else _option("--args", json.dumps(args, ensure_ascii=False))
-            return self.store.resolve(requirement.requirement_id, approve=True, args=args, by=self.by), words
+            return self.store.resolve(requirement, approve=True, args=args, by=self.by), words
 
         return self._act(key, "approve", f"{formatting.GOOD} Approved", resolve)
 
@@ -59,7 +59,7 @@ class RequirementActions(Widget):
         """Reject a requirement; the note is sent to the model."""
 
         def resolve(requirement: Requirement) -> tuple[Requirement, list[str]]:
-            rejected = self.store.resolve(requirement.requirement_id, approve=False, note=note or None, by=self.by)
+            rejected = self.store.resolve(requirement, approve=False, note=note or None, by=self.by)
             return rejected, _note_option(note)
 
         return self._act(key, "reject", f"{formatting.BAD} Rejected", resolve)
@@ -71,7 +71,7 @@ class RequirementActions(Widget):
         def resolve(requirement: Requirement) -> tuple[Requirement, list[str]]:
             value = form.parse_values(requirement, texts, self._text_fields(requirement), as_text=as_text)
             words = form.format_answer(value, by_field=bool(requirements.field_names(requirement)))
-            return self.store.resolve(requirement.requirement_id, approve=True, value=value, by=self.by), words
+            return self.store.resolve(requirement, approve=True, value=value, by=self.by), words
 
         return self._act(key, "answer", f"{formatting.GOOD} Answered", resolve)
 
@@ -84,7 +84,7 @@ class RequirementActions(Widget):
             if not to:
                 raise BadUsage("The assignee must not be empty.", "Enter who is to answer.")
             words = [*_option("--to", to), *_note_option(note)]
-            return self.store.handoff(requirement.requirement_id, to=to, note=note or None, by=self.by), words
+            return self.store.handoff(requirement, to=to, note=note or None, by=self.by), words
 
         return self._act(key, "handoff", f"→ Handed off to {to}:", hand_off)
 
@@ -105,7 +105,7 @@ class RequirementActions(Widget):
         identity = decode_key(key)
         try:
             requirement = find_requirement(self.store, identity)
-            name = short_ids(self.store, [requirement])[identity]
+            name = short_ids(self.store, [requirement])[requirement.key]
             result, words = action(requirement)
         except KernError as error:
             if isinstance(error, STORE_GONE) and not isinstance(error, ReadOnlyStore):

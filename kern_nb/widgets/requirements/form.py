@@ -28,6 +28,7 @@ _MAX_ARGUMENTS = 100
 TITLES = {
     "confirmation": "approval required",
     "user_input": "input required",
+    "user_feedback": "feedback required",
     "external_execution": "result required",
     "handoff": "handed off",
 }
@@ -48,7 +49,8 @@ def form_data(requirement: Requirement, name: str, text_names: Collection[str] =
     is_raw = requirement.args is not None and not isinstance(requirement.args, dict)
     created, expires = requirement.created_at, requirement.expires_at
     return {
-        "key": encode_key(requirement.requirement_id),
+        # The name of a requirement whose id several runs have includes its run.
+        "key": encode_key(requirement.requirement_id if requirement.requirement_id.startswith(name) else name),
         "name": formatting.escape_controls(name),
         "kind": requirement.kind,
         "title": TITLES[requirement.kind],

@@ -118,15 +118,15 @@ class InboxWidget(RequirementActions, script="inbox", parts=("texts", "watch", "
     def _load(self) -> list[Requirement]:
         """Load the requirements of paused runs, and update those on screen; oldest first."""
         paused = self.store.requirements(user_id=self.user_id, status=None, run_status="PAUSED")
-        by_id = {r.requirement_id: r for r in paused}
+        by_key = {r.key: r for r in paused}
         # Resolved, and their runs resumed elsewhere.
-        pending = (r for name, r in self._on_screen.items() if name not in by_id and requirements.is_pending(r))
+        pending = (r for name, r in self._on_screen.items() if name not in by_key and requirements.is_pending(r))
         for run_id in {r.run_id for r in pending}:
             for requirement in self.store.requirements(run_id=run_id, status=None):
-                if requirement.requirement_id in self._on_screen:
-                    self._on_screen[requirement.requirement_id] = requirement
-        self._on_screen |= {name: r for name, r in by_id.items() if name in self._on_screen}
-        every = by_id | self._on_screen
+                if requirement.key in self._on_screen:
+                    self._on_screen[requirement.key] = requirement
+        self._on_screen |= {name: r for name, r in by_key.items() if name in self._on_screen}
+        every = by_key | self._on_screen
         return sorted(every.values(), key=lambda r: (r.created_at is None, r.created_at, r.requirement_id))
 
     def _view(self, every: list[Requirement], limit: int) -> dict[str, Any]:
@@ -138,7 +138,7 @@ class InboxWidget(RequirementActions, script="inbox", parts=("texts", "watch", "
         groups = {run_id: selected for run_id, of_run in by_run.items() if (selected := self._select(run_id, of_run))}
         visible = dict(list(groups.items())[:limit])
         names = short_ids(self.store, [r for of_run in visible.values() for r in of_run])
-        self._on_screen |= {r.requirement_id: r for of_run in visible.values() for r in of_run}
+        self._on_screen |= {r.key: r for of_run in visible.values() for r in of_run}
         people = {r.assignee for r in every if r.assignee and requirements.is_pending(r)}
         people |= {self.assignee} if self.assignee else set()
         return {
@@ -155,10 +155,10 @@ class InboxWidget(RequirementActions, script="inbox", parts=("texts", "watch", "
 
         If none is pending, and the run was not resumed, those of its latest pause are shown.
         """
-        matching = [r for r in of_run if self.assignee in (None, r.assignee) or r.requirement_id in self._on_screen]
+        matching = [r for r in of_run if self.assignee in (None, r.assignee) or r.key in self._on_screen]
         if not any(map(requirements.is_pending, of_run)) and run_id not in self._outcomes:
             return requirements_of_latest_pause(matching)
-        return [r for r in matching if requirements.is_pending(r) or r.requirement_id in self._on_screen]
+        return [r for r in matching if requirements.is_pending(r) or r.key in self._on_screen]
 
     def _run(self, run_id: str, selected: list[Requirement], of_run: list[Requirement], names: Any) -> dict[str, Any]:
         run = self._find_run(run_id)
@@ -172,7 +172,7 @@ class InboxWidget(RequirementActions, script="inbox", parts=("texts", "watch", "
             "place": formatting.truncate(str(run or of_run[0].session_id), _LINE),
             "agent": formatting.truncate((run and run.owner) or "", _LINE),
             "asked": formatting.truncate((run and run.input) or "", _LINE),
-            "cards": [self.form_data(r, names[r.requirement_id]) for r in selected],
+            "cards": [self.form_data(r, names[r.key]) for r in selected],
             "left": n_pending,
             "elsewhere": n_pending - sum(map(requirements.is_pending, selected)),
             "ready": not n_pending and status == "PAUSED" and outcome is None,
@@ -194,7 +194,7 @@ class InboxWidget(RequirementActions, script="inbox", parts=("texts", "watch", "
 
     def after_action(self, requirement: Requirement) -> None:
         """Keep the requirement on screen."""
-        self._on_screen[requirement.requirement_id] = requirement
+        self._on_screen[requirement.key] = requirement
 
     @call(slow=True)
     def resume(self, key: str) -> dict[str, Any]:
