@@ -363,8 +363,9 @@ class Session(DisplayMixin, Record):
     """One conversation thread: the fifteen documented fields, and its branch point.
 
     ``fork_run_index`` is the last run that a branch inherits (-1: none), ``fork_message_index`` the last message of
-    that run (None: all of it). ``revision`` counts the changes of the stored fields; the store sets it. ``duration_s`` is the source's wall time of the whole session. ``runs`` is None if the
-    session was listed, not loaded.
+    that run (None: all of it). ``duration_s`` is the source's wall time of the whole session. ``revision`` counts the
+    changes of the stored fields, from 0; a new session has None. ``runs`` is None if the session was listed, not
+    loaded.
 
     Example:
         >>> Session(session_id="chat", session_data={"session_name": "Refund"}, runs=[])

@@ -77,9 +77,7 @@ def find_requirement(
     raise RequirementNotFound(f"No pending requirement matches {reference!r}.", "List them with %kern inbox.")
 
 
-def _find_by_id(
-    connection: Connection, store: Database, query: sa.Select[Any], reference: str
-) -> RowMapping | None:
+def _find_by_id(connection: Connection, store: Database, query: sa.Select[Any], reference: str) -> RowMapping | None:
     """The requirement with an id, or with the id of its run before it; None if there is none."""
     q = store.tables.requirements
     rows = connection.execute(query.where(q.c.requirement_id == reference)).mappings().all()

@@ -56,7 +56,7 @@ def current_micros() -> int:
 def has_key(tables: Tables, row: StoredRow) -> sa.ColumnElement[bool]:
     """Select the requirement of a row."""
     q = tables.requirements
-    return (q.c.requirement_id == row["requirement_id"]) & (q.c.run_id == row["run_id"])
+    return sa.and_(q.c.requirement_id == row["requirement_id"], q.c.run_id == row["run_id"])
 
 
 def has_expired(row: StoredRow) -> bool:

@@ -32,7 +32,8 @@ ALLOWED_VALUES = {
 }
 """The allowed values of a column, by table and column."""
 
-MIN_VALUES = {"run_index": 0, "message_index": 0, "call_index": 0, "fork_run_index": -1, "fork_message_index": -1, "revision": 0}
+MIN_VALUES = {"run_index": 0, "message_index": 0, "call_index": 0, "revision": 0}
+MIN_VALUES |= {"fork_run_index": -1, "fork_message_index": -1}
 """The smallest allowed value of a column."""
 
 

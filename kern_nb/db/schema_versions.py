@@ -177,8 +177,8 @@ def _renew_primary_key(connection: Connection, table: sa.Table) -> None:
         connection.exec_driver_sql(f"{alter} ADD PRIMARY KEY ({columns})")
         return
     # The other engines cannot change a key: the rows are copied into a new table.
-    copy = sa.Table(f"{table.name}_copy", sa.MetaData(), *(sa.Column(c.name, c.type) for c in table.columns))
-    copy._prefixes = ["TEMPORARY"]
+    copied = (sa.Column(column.name, column.type) for column in table.columns)
+    copy = sa.Table(f"{table.name}_copy", sa.MetaData(), *copied, prefixes=["TEMPORARY"])
     connection.execute(sa.schema.CreateTable(copy))
     connection.execute(copy.insert().from_select(copy.columns.keys(), sa.select(table)))
     connection.execute(sa.schema.DropTable(table))

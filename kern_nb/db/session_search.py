@@ -167,7 +167,7 @@ def _comes_after(
     kinds: dict[type, sa.types.TypeEngine[Any]] = {int: sa.BigInteger(), float: sa.Double(), str: sa.Text()}
     last_key = sa.literal(last[0], kinds[type(last[0])])
     key = sa.type_coerce(key, last_key.type)
-    return compare(key, last_key) | ((key == last_key) & compare(session_id, last[1]))
+    return sa.or_(compare(key, last_key), sa.and_(key == last_key, compare(session_id, last[1])))
 
 
 def exact_conditions(tables: Tables, fields: SessionFields) -> list[sa.ColumnElement[bool]]:

@@ -81,7 +81,8 @@ class ExistingRows:
     """The stored rows that may conflict with the sessions of a batch, including those accepted so far.
 
     Sessions (parents, too) and runs are by id, requirements by run and id, ``run_ids`` by session and index.
-    ``last_messages`` are those of the runs that a later bundle may replace. ``scores`` are keys: session, run, name and source.
+    ``last_messages`` are those of the runs that a later bundle may replace. ``scores`` are keys: session, run, name and
+    source.
     """
 
     sessions: dict[str, StoredRow] = field(default_factory=dict)

@@ -53,7 +53,11 @@ def test_a_run_has_each_id_once(store):
 def test_an_id_of_several_runs_is_refused_with_their_names(store):
     """Each name resolves one; an id of which only one is pending needs no name; a run still names its own."""
     runs = [a_paused_run(store) for _ in range(4)]
-    for answer in (store.resolve, lambda name, approve: store.claim(name, by="x"), lambda name, approve: store.handoff(name, to="x")):
+    for answer in (
+        store.resolve,
+        lambda name, approve: store.claim(name, by="x"),
+        lambda name, approve: store.handoff(name, to="x"),
+    ):
         with pytest.raises(AmbiguousReference, match="several runs") as refused:
             answer("ask", approve=True)
     assert f"{runs[2].run_id}/ask" in str(refused.value)

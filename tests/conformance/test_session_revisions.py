@@ -67,7 +67,9 @@ def test_a_stale_saver_is_refused(store):
 def test_an_expected_revision_stores_the_data_as_it_is(store):
     """Keys can be removed, also all of them, by a record that was not read."""
     store.save_session(Session(session_id="chat", session_data={"a": 1, "session_state": {"x": 1, "y": 2}}))
-    saved = store.save_session(Session(session_id="chat", session_data={"session_state": {"y": 3}}), expected_revision=1)
+    saved = store.save_session(
+        Session(session_id="chat", session_data={"session_state": {"y": 3}}), expected_revision=1
+    )
     assert saved.session_data == data_of(store) == {"session_state": {"y": 3}}
     store.save_session(Session(session_id="chat"), expected_revision=2)
     assert data_of(store) is None
@@ -97,7 +99,9 @@ def test_two_savers_keep_their_own_keys(store):
 
 def test_savers_that_read_nothing_keep_their_own_keys(store):
     """A new record, as a framework makes one, sets its keys and removes none; None has no keys."""
-    store.save_session(Session(session_id="chat", session_data={"session_name": "t", "session_state": {"a": 1, "n": 1}}))
+    store.save_session(
+        Session(session_id="chat", session_data={"session_name": "t", "session_state": {"a": 1, "n": 1}})
+    )
     store.save_session(Session(session_id="chat", session_data={"session_state": {"b": 2, "n": 1.0}}))
     store.save_session(Session(session_id="chat", session_data=None))
     store.save_session(Session(session_id="chat", session_data={}))

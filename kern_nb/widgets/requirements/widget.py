@@ -64,7 +64,7 @@ class InboxWidget(RequirementActions, script="inbox", parts=("texts", "watch", "
         self.user_id = user_id
         self._lock = threading.Lock()
         self._poll_lock = threading.Lock()
-        self._on_screen: dict[str, Requirement] = {}
+        self._on_screen: dict[tuple[str | None, str], Requirement] = {}
         self._runs: RunIndex | None = None
         self._outcomes: dict[str, dict[str, Any]] = {}
         super().__init__(store, by=assignee if by is None else by)
