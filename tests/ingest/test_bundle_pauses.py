@@ -208,3 +208,17 @@ def test_the_pause_of_a_member_or_step_is_imported_with_its_leader(store, other,
 
     assert (resumed.status, refunds) == ("COMPLETED", [1])
     assert [r.status for r in other.get_session("w").runs] == ["COMPLETED", "COMPLETED"]
+
+
+def test_runs_that_share_a_requirement_id_are_imported(store, other, tmp_path):
+    """Each run has its own, also in a store where another run has that id; a later answer replaces its own only."""
+    ask = Requirement(requirement_id="call_1", kind="confirmation", tool_name="send")
+    first, second = (store.append_run("p", Run(status="PAUSED", requirements=[ask])) for _ in range(2))
+    other.append_run("q", Run(status="PAUSED", requirements=[ask]))
+    other.ingest(exported(store, tmp_path / "b.json"), progress=False)
+    assert [r.session_id for r in other.requirements()] == ["p", "p", "q"]
+    store.resolve(second.requirements[0], approve=True)
+    other.ingest(exported(store, tmp_path / "c.json"), progress=False)
+
+    assert [r.status for r in other.requirements(status=None)] == ["pending", "resolved", "pending"]
+    assert other.requirements(run_id=first.run_id)[0].key == (first.run_id, "call_1")

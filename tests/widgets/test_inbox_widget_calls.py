@@ -364,3 +364,18 @@ def test_requirements_of_runs_with_a_status(store):
 
     assert [one.requirement_id for one in store.requirements(status=None, run_status="PAUSED")] == [BOOK]
     assert isinstance(store.requirements(status=None, run_status="RUNNING")[0], Requirement)
+
+
+def test_runs_that_share_an_id_are_answered_separately(store):
+    """The card of the second run answers the second run, and the line of each names its run."""
+    attach(store, name="main")
+    first, second = (pause(store, CONFIRM | {"requirement_id": "call_1"}).run_id for _ in range(2))
+    widget = inbox_widget(store, by="bob")
+    shown = [card for run in widget.poll("", 20)["runs"] for card in run["cards"]]
+    said = widget.approve(shown[1]["key"], {})
+
+    assert f"{second}/call_1" in said["line"]
+    assert [r.run_id for r in store.requirements()] == [first]
+    assert [card["waiting"] for run in widget.poll("", 20)["runs"] for card in run["cards"]] == [True, False]
+    assert "said" in widget.reject(key("call_1"), "no")
+    assert store.requirements() == []
