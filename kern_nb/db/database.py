@@ -19,7 +19,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from kern_nb.control_characters import escape_controls
-from kern_nb.db import damaged_rows, schema, schema_versions
+from kern_nb.db import damaged_rows, heartbeats, schema, schema_versions
 from kern_nb.db.column_types import UnreadableCell
 from kern_nb.db.disk_space import unavailable_error
 from kern_nb.db.pools import raise_interrupt
@@ -87,6 +87,9 @@ class Database(ABC):
     """The most sessions that can be sorted by a total, which is computed first: SQLite needs a second for ten times as
     many, at every page. None for no limit."""
 
+    has_heartbeats = True
+    """Whether another process can read the runs that this one writes."""
+
     readers_share = True
     """Whether others may write while a long reading transaction is open."""
 
@@ -149,6 +152,14 @@ class Database(ABC):
             NotAStore: It does.
         """
 
+    server_clock: sa.ColumnElement[int] | None = None
+    """The time of the server in unix microseconds, on an engine with one: the clocks of its clients differ."""
+
+    def clock(self) -> sa.ColumnElement[int]:
+        """The time in unix microseconds, the same for all processes that use the store."""
+        now = self.server_clock
+        return sa.literal(int(time.time() * 1_000_000), sa.BigInteger()) if now is None else now
+
     def is_there(self) -> bool:
         """Whether the file or database exists; does not create it."""
         return True
@@ -166,6 +177,7 @@ class Database(ABC):
 
     def close(self) -> None:
         """Close the file or the connections. A later call opens the store again."""
+        heartbeats.forget(self)
         self.engine.dispose()
 
     def after_fork(self) -> None:

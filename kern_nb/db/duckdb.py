@@ -151,7 +151,7 @@ class DuckDb(SessionStore):
 
     def close(self) -> None:
         """Release the file."""
-        self.engine.dispose()
+        super().close()
         self._lease.close()
 
     def insert(self, table: sa.Table) -> Any:

@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from kern_nb.control_characters import escape_controls
-from kern_nb.db import damage_repair, process_identity
+from kern_nb.db import damage_repair, heartbeats, process_identity
 from kern_nb.db.column_types import UnreadableCell
 from kern_nb.db.damaged_rows import describe_row
 from kern_nb.db.process_identity import ProcessState, current_process, process_host
@@ -85,7 +85,8 @@ def check(store: Database, *, repair: bool, hosts_gone: Collection[str] = ()) ->
     if not repair:
         with store.read_connection() as connection:
             damage = [_damage_findings(tables, row) for row in damage_repair.scan(connection, tables)]
-            return CheckReport([*itertools.chain.from_iterable(damage), *_findings(connection, tables, hosts_gone)])
+            findings = _findings(connection, store, hosts_gone)
+            return CheckReport([*itertools.chain.from_iterable(damage), *findings])
 
     def repair_all(connection: Connection) -> CheckReport:
         # Damage first, as the other checks cannot read damaged values, and see the rows as the repair leaves them.
@@ -96,7 +97,7 @@ def check(store: Database, *, repair: bool, hosts_gone: Collection[str] = ()) ->
                 replace(finding, detail=f"{finding.detail}; {location}", repaired=True)
                 for finding in _damage_findings(tables, row)
             ]
-        findings = list(_findings(connection, tables, hosts_gone))
+        findings = list(_findings(connection, store, hosts_gone))
         return CheckReport([*problems, *(_repair(connection, store, finding) for finding in findings)])
 
     return store.write(repair_all)
@@ -118,18 +119,22 @@ def abandon(run_id: str) -> None:
     _abandoned.add(run_id)
 
 
-def _findings(connection: Connection, tables: Tables, hosts_gone: Collection[str]) -> Iterator[Finding]:
-    open_runs = partial(_open_runs, hosts_gone=hosts_gone)
+def _findings(connection: Connection, store: Database, hosts_gone: Collection[str]) -> Iterator[Finding]:
+    tables = store.tables
+    open_runs = partial(_open_runs, hosts_gone=hosts_gone, clock=store.clock())
     for check_rows in (open_runs, _started_calls, _orphans, _broken_forks, _cycles, _gaps):
         with contextlib.suppress(UnreadableCell):  # a damaged key, which is a finding of its own
             yield from check_rows(connection, tables)
 
 
-def _open_runs(connection: Connection, tables: Tables, hosts_gone: Collection[str]) -> Iterator[Finding]:
+def _open_runs(
+    connection: Connection, tables: Tables, hosts_gone: Collection[str], clock: sa.ColumnElement[int]
+) -> Iterator[Finding]:
     r = tables.runs
-    query = sa.select(r.c.session_id, r.c.run_id, r.c.run_index, r.c.process).where(r.c.status == "RUNNING")
+    silence = (clock - r.c.heartbeat_at).label("silence")
+    query = sa.select(r.c.session_id, r.c.run_id, r.c.run_index, r.c.process, silence).where(r.c.status == "RUNNING")
     for row in connection.execute(query.order_by(r.c.session_id, r.c.run_index)).mappings():
-        state, detail = process_state(row["process"], row["run_id"])
+        state, detail = process_state(row["process"], row["run_id"], row["silence"])
         host = process_host(row["process"])
         if state == "elsewhere" and host in hosts_gone:
             state, detail = "gone", f"its host {host} is gone"
@@ -140,11 +145,19 @@ def _open_runs(connection: Connection, tables: Tables, hosts_gone: Collection[st
             yield Finding(kind, row["session_id"], row["run_id"], f"run {row['run_index']} is not finished; {detail}")
 
 
-def process_state(process: str | None, run_id: str) -> tuple[ProcessState, str]:
-    """Whether the process that writes a run is alive, gone or on another host, and a description."""
+def process_state(process: str | None, run_id: str, silence: int | None = None) -> tuple[ProcessState, str]:
+    """Whether the process that writes a run is alive, gone or on another host, and a description.
+
+    One on another host that has had no heartbeat for `heartbeats.SILENT_S` is gone; ``silence`` is the time since its
+    last one, in microseconds, None if it never had one.
+    """
     if run_id in _abandoned and process == current_process():
         return "gone", "its process abandoned it"
-    return process_identity.process_state(process)
+    state, detail = process_identity.process_state(process)
+    if state == "elsewhere" and silence is not None and silence > heartbeats.SILENT_S * 1_000_000:
+        host = process_host(process)
+        return "gone", f"its process on {host} has been silent for {silence // 1_000_000:,} s"
+    return state, detail
 
 
 def _started_calls(connection: Connection, tables: Tables) -> Iterator[Finding]:

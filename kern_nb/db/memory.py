@@ -30,6 +30,8 @@ class InMemoryDb(DuckDb):
         self._intent = threading.local()
         SessionStore.__init__(self, "duckdb:///:memory:", shared_tables(session_table, indexed=False))
 
+    has_heartbeats = False
+
     def is_there(self) -> bool:
         """Whether the database exists: always."""
         return True

@@ -14,7 +14,8 @@ A process is ``gone`` only when that is certain:
 * Start in seconds, same host: the PID does not exist, or belongs to a process other than Python. Such a time changes
   with the clock, so a different start of a Python process proves nothing.
 
-Everything else is ``elsewhere``: the process may be alive where this one cannot see it, as in another container.
+Everything else is ``elsewhere``: the process may be alive where this one cannot see it, as in another container. Its
+run is interrupted when it has been silent for minutes (`heartbeats`).
 ``store.check(repair=True, hosts_gone=[...])`` overrides this.
 """
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
 
-from kern_nb.db import integrity, mapping, reads
+from kern_nb.db import heartbeats, integrity, mapping, reads
 from kern_nb.db.column_types import StoredRow
 from kern_nb.db.open_runs import lock_session_of_run, next_revision, require_open_run, update_session
 from kern_nb.db.process_identity import current_process
@@ -103,11 +103,12 @@ def claim_run(connection: Connection, store: Database, run_id: str, user_id: str
     r = store.tables.runs
     if user_id is not None:
         _require_owner(connection, store, run_id, user_id)
-    row = connection.execute(store.locked(sa.select(r).where(r.c.run_id == run_id))).mappings().first()
+    silence = (store.clock() - r.c.heartbeat_at).label("silence")
+    row = connection.execute(store.locked(sa.select(r, silence).where(r.c.run_id == run_id))).mappings().first()
     if row is None:
         raise RunNotFound(f"There is no run {run_id!r}.", "See %kern load runs.")
     if row["status"] == "RUNNING":
-        state, detail = integrity.process_state(row["process"], row["run_id"])
+        state, detail = integrity.process_state(row["process"], row["run_id"], row["silence"])
         if state != "gone":
             raise _claimed_error(run_id, detail)
         integrity.mark_unknown(connection, store.tables, run_id)
@@ -118,10 +119,12 @@ def claim_run(connection: Connection, store: Database, run_id: str, user_id: str
     unchanged = (r.c.run_id == run_id) & (r.c.status == row["status"])
     unchanged &= r.c.process.is_not_distinct_from(row["process"])
     values: dict[str, Any] = {"status": "RUNNING", "process": current_process(), "error": None, "finished_at": None}
+    values["heartbeat_at"] = store.clock()
     # Other runs may have changed the state since.
     values["session_state"] = integrity.load_session_state(connection, store.tables, row["session_id"])
     if connection.execute(r.update().where(unchanged).values(**values).returning(r.c.run_id)).first() is None:
         raise _claimed_error(run_id, "another process was faster")
+    heartbeats.add(store, run_id)
     return reads.get_run(connection, store.tables, run_id)
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from kern_nb.db import mapping
+from kern_nb.db import heartbeats, mapping
 from kern_nb.db.message_writes import append_messages
 from kern_nb.db.open_runs import (
     find_run_key,
@@ -84,6 +84,7 @@ def insert_run(
     rows = mapping.run_rows(run, session_id)
     full = dict.fromkeys(store.tables.runs.columns.keys()) | rows.run
     full |= {"process": process, "floor": -1 if floor is None else floor}
+    full["heartbeat_at"] = None if process is None else int(time.time() * 1_000_000)
     del full["run_index"]
     try:
         index = int(connection.execute(store.statements.insert_run, full).scalar_one())
@@ -100,6 +101,7 @@ def insert_run(
         update_run(connection, store, run.run_id, internal=run.internal)
     if process is not None:
         remember_run(store, run.run_id, (session_id, index))
+        heartbeats.add(store, run.run_id)
     for row in (*rows.messages, *rows.tool_calls):
         row["run_index"] = index
     store.insert_rows(connection, store.tables.messages, rows.messages)

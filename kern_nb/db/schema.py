@@ -136,6 +136,8 @@ class Tables:
             *_columns(Integer, "created_at", "finished_at"),
             # The process that writes an open run, so that `check` can distinguish a live run from an interrupted one.
             sa.Column("process", Text),
+            # When that process last said that it does.
+            sa.Column("heartbeat_at", Integer),
             # The run that this one copies, in a detached branch: its usage is not counted in this session.
             sa.Column("copied_from", Text),
             # What ingest compares to see whether a record has changed.

@@ -31,7 +31,7 @@ MIGRATIONS: dict[int, list[tuple[str, str]]] = {
         ("runs", "internal"),
     ],
     5: [("sessions", "source_key"), ("runs", "cost_source"), ("messages", "cost_source")],
-    6: [("sessions", "revision")],
+    6: [("sessions", "revision"), ("runs", "heartbeat_at")],
 }
 """For each version but the first: the columns it added, as (attribute of `Tables`, column name)."""
 

@@ -27,7 +27,7 @@ class Statements:
     """The statements of one store; each is built at its first use."""
 
     def __init__(self, store: Database) -> None:
-        self._tables, self._locked = store.tables, store.locked
+        self._tables, self._locked, self._server_clock = store.tables, store.locked, store.server_clock
 
     def _of_run(self, table: sa.Table) -> sa.ColumnElement[bool]:
         """Select the rows of one run, by the parameters ``of_session`` and ``of_index``."""
@@ -59,7 +59,10 @@ class Statements:
         r = self._tables.runs
         names = [c.name for c in r.columns if c.name != "run_index"]
         next_index = sa.func.coalesce(sa.func.max(r.c.run_index), sa.bindparam("floor", type_=sa.BigInteger)) + 1
-        row = sa.select(*(_param(r.c[name]) for name in names), next_index)
+        values: dict[str, sa.ColumnElement[Any]] = {name: _param(r.c[name]) for name in names}
+        if self._server_clock is not None:
+            values["heartbeat_at"] = sa.case((values["process"].is_not(None), self._server_clock))
+        row = sa.select(*values.values(), next_index)
         row = row.where(r.c.session_id == _param(r.c.session_id))
         return r.insert().from_select([*names, "run_index"], row).returning(r.c.run_index)
 

@@ -39,7 +39,7 @@ ORDER = {
 # changes, the writing process, a score's key.
 _OMITTED = {
     "sessions": frozenset({"revision"}),
-    "runs": frozenset({"session_id", "process"}),
+    "runs": frozenset({"session_id", "process", "heartbeat_at"}),
     "messages": frozenset({"session_id", "run_id", "run_index"}),
     "tool_calls": frozenset({"session_id", "run_id", "run_index"}),
     "requirements": frozenset({"session_id", "run_id"}),

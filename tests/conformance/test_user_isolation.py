@@ -131,6 +131,7 @@ OF_THE_STORE |= {
     "locate_tables",
     "translate_error",
     "after_fork",
+    "clock",
 }
 """Calls of whoever holds the store: what they read or write is not one user's."""
 
