@@ -485,7 +485,7 @@ class SessionStore(DataFrameMethods, RunMethods, RequirementMethods):
             repair: Whether to repair what can be repaired; the report says what was. A damaged value is replaced with
                 NULL or another safe value, and moved to `damaged_values`.
             hosts_gone: Names of hosts that no longer exist, such as replaced containers: their open runs count as
-                interrupted. This is never assumed of another host.
+                interrupted now, and not when their heartbeats have been missing for five minutes.
         """
         from kern_nb.db.integrity import check
 
