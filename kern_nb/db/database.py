@@ -152,14 +152,6 @@ class Database(ABC):
             NotAStore: It does.
         """
 
-    server_clock: sa.ColumnElement[int] | None = None
-    """The time of the server in unix microseconds, on an engine with one: the clocks of its clients differ."""
-
-    def clock(self) -> sa.ColumnElement[int]:
-        """The time in unix microseconds, the same for all processes that use the store."""
-        now = self.server_clock
-        return sa.literal(int(time.time() * 1_000_000), sa.BigInteger()) if now is None else now
-
     def is_there(self) -> bool:
         """Whether the file or database exists; does not create it."""
         return True

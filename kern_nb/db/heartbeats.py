@@ -21,6 +21,7 @@ from sqlalchemy.engine import Connection
 
 from kern_nb.batches import batched
 from kern_nb.db.process_identity import current_process
+from kern_nb.db.sql_expressions import current_micros
 from kern_nb.errors import StoreUnavailable
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ def beat(store: Database, run_ids: Iterable[str]) -> set[str]:
     found: set[str] = set()
     for batch in batched(run_ids):
         own = (r.c.run_id.in_(batch), r.c.status == "RUNNING", r.c.process == current_process())
-        update = r.update().where(*own).values(heartbeat_at=store.clock()).returning(r.c.run_id)
+        update = r.update().where(*own).values(heartbeat_at=current_micros()).returning(r.c.run_id)
 
         def work(connection: Connection, update: sa.UpdateBase = update) -> list[str]:
             return list(connection.execute(update).scalars())

@@ -23,6 +23,7 @@ from kern_nb.db.column_types import UnreadableCell
 from kern_nb.db.damaged_rows import describe_row
 from kern_nb.db.process_identity import ProcessState, current_process, process_host
 from kern_nb.db.schema import Tables
+from kern_nb.db.sql_expressions import current_micros
 from kern_nb.display import DisplayMixin
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ def check(store: Database, *, repair: bool, hosts_gone: Collection[str] = ()) ->
     if not repair:
         with store.read_connection() as connection:
             damage = [_damage_findings(tables, row) for row in damage_repair.scan(connection, tables)]
-            findings = _findings(connection, store, hosts_gone)
+            findings = _findings(connection, tables, hosts_gone)
             return CheckReport([*itertools.chain.from_iterable(damage), *findings])
 
     def repair_all(connection: Connection) -> CheckReport:
@@ -97,7 +98,7 @@ def check(store: Database, *, repair: bool, hosts_gone: Collection[str] = ()) ->
                 replace(finding, detail=f"{finding.detail}; {location}", repaired=True)
                 for finding in _damage_findings(tables, row)
             ]
-        findings = list(_findings(connection, store, hosts_gone))
+        findings = list(_findings(connection, tables, hosts_gone))
         return CheckReport([*problems, *(_repair(connection, store, finding) for finding in findings)])
 
     return store.write(repair_all)
@@ -119,19 +120,16 @@ def abandon(run_id: str) -> None:
     _abandoned.add(run_id)
 
 
-def _findings(connection: Connection, store: Database, hosts_gone: Collection[str]) -> Iterator[Finding]:
-    tables = store.tables
-    open_runs = partial(_open_runs, hosts_gone=hosts_gone, clock=store.clock())
+def _findings(connection: Connection, tables: Tables, hosts_gone: Collection[str]) -> Iterator[Finding]:
+    open_runs = partial(_open_runs, hosts_gone=hosts_gone)
     for check_rows in (open_runs, _started_calls, _orphans, _broken_forks, _cycles, _gaps):
         with contextlib.suppress(UnreadableCell):  # a damaged key, which is a finding of its own
             yield from check_rows(connection, tables)
 
 
-def _open_runs(
-    connection: Connection, tables: Tables, hosts_gone: Collection[str], clock: sa.ColumnElement[int]
-) -> Iterator[Finding]:
+def _open_runs(connection: Connection, tables: Tables, hosts_gone: Collection[str]) -> Iterator[Finding]:
     r = tables.runs
-    silence = (clock - r.c.heartbeat_at).label("silence")
+    silence = (current_micros() - r.c.heartbeat_at).label("silence")
     query = sa.select(r.c.session_id, r.c.run_id, r.c.run_index, r.c.process, silence).where(r.c.status == "RUNNING")
     for row in connection.execute(query.order_by(r.c.session_id, r.c.run_index)).mappings():
         state, detail = process_state(row["process"], row["run_id"], row["silence"])

@@ -190,8 +190,6 @@ class PostgresDb(RowStore):
 
         return engine
 
-    server_clock = sa.cast(sa.extract("epoch", sa.func.clock_timestamp()) * 1_000_000, sa.BigInteger)
-
     def after_fork(self) -> None:
         """Detach the connections before they are dropped, which would end the parent's sessions."""
         _detach_inherited()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
 
-from kern_nb.db import heartbeats, integrity, mapping, reads
+from kern_nb.db import heartbeats, integrity, mapping, reads, sql_expressions
 from kern_nb.db.column_types import StoredRow
 from kern_nb.db.open_runs import lock_session_of_run, next_revision, require_open_run, update_session
 from kern_nb.db.process_identity import current_process
@@ -103,7 +103,7 @@ def claim_run(connection: Connection, store: Database, run_id: str, user_id: str
     r = store.tables.runs
     if user_id is not None:
         _require_owner(connection, store, run_id, user_id)
-    silence = (store.clock() - r.c.heartbeat_at).label("silence")
+    silence = (sql_expressions.current_micros() - r.c.heartbeat_at).label("silence")
     row = connection.execute(store.locked(sa.select(r, silence).where(r.c.run_id == run_id))).mappings().first()
     if row is None:
         raise RunNotFound(f"There is no run {run_id!r}.", "See %kern load runs.")
@@ -119,7 +119,7 @@ def claim_run(connection: Connection, store: Database, run_id: str, user_id: str
     unchanged = (r.c.run_id == run_id) & (r.c.status == row["status"])
     unchanged &= r.c.process.is_not_distinct_from(row["process"])
     values: dict[str, Any] = {"status": "RUNNING", "process": current_process(), "error": None, "finished_at": None}
-    values["heartbeat_at"] = store.clock()
+    values["heartbeat_at"] = sql_expressions.current_micros()
     # Other runs may have changed the state since.
     values["session_state"] = integrity.load_session_state(connection, store.tables, row["session_id"])
     if connection.execute(r.update().where(unchanged).values(**values).returning(r.c.run_id)).first() is None:

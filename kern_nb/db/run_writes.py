@@ -84,7 +84,7 @@ def insert_run(
     rows = mapping.run_rows(run, session_id)
     full = dict.fromkeys(store.tables.runs.columns.keys()) | rows.run
     full |= {"process": process, "floor": -1 if floor is None else floor}
-    full["heartbeat_at"] = None if process is None else int(time.time() * 1_000_000)
+    full["heartbeat_at"] = int(time.time() * 1_000_000)  # of an open run, if the server has no time of its own
     del full["run_index"]
     try:
         index = int(connection.execute(store.statements.insert_run, full).scalar_one())

@@ -58,7 +58,7 @@ def save_session(
 def _merge_data(session: Session, current: dict[str, Any] | None) -> dict[str, Any] | None:
     """The stored data with what the saver has changed since it read them; a new record changes all it has."""
     data, before = session.session_data, session.stored_data
-    if current is None or data is current:
+    if current is None or not (data is None or isinstance(data, dict)):  # the column refuses what is no dict
         return data
     if data is None and not before:  # it knows of none
         return current

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from functools import lru_cache, partial
 from typing import Any
 
@@ -101,6 +102,21 @@ class as_time(  # noqa: N801 - used like a function
     sqlite=f"(datetime(({{0}} - {_FRACTION}) / 1000000, 'unixepoch') || printf('.%06d', {_FRACTION}))",
 ):
     """Unix microseconds as the engine's timestamp type."""
+
+
+class current_micros(ByEngine, default="{0}"):  # noqa: N801 - used like a function
+    """The time in unix microseconds: the server's, on an engine with one, as the clocks of its clients differ."""
+
+    type = Integer()
+
+    def __init__(self, own: Expression | None = None) -> None:
+        """``own`` is the time of this process."""
+        super().__init__(sa.literal(int(time.time() * 1_000_000), sa.BigInteger) if own is None else own)
+
+
+@compiles(current_micros, "postgresql")
+def _current_micros_postgresql(*_: Any, **_kw: Any) -> str:
+    return "CAST(EXTRACT(epoch FROM clock_timestamp()) * 1000000 AS BIGINT)"
 
 
 class as_jsonb(ByEngine):  # noqa: N801 - used like a function

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from kern_nb.db.schema import USAGE_COLUMNS
+from kern_nb.db.sql_expressions import current_micros
 from kern_nb.records import OPEN_STATUSES
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ class Statements:
     """The statements of one store; each is built at its first use."""
 
     def __init__(self, store: Database) -> None:
-        self._tables, self._locked, self._server_clock = store.tables, store.locked, store.server_clock
+        self._tables, self._locked = store.tables, store.locked
 
     def _of_run(self, table: sa.Table) -> sa.ColumnElement[bool]:
         """Select the rows of one run, by the parameters ``of_session`` and ``of_index``."""
@@ -60,8 +61,7 @@ class Statements:
         names = [c.name for c in r.columns if c.name != "run_index"]
         next_index = sa.func.coalesce(sa.func.max(r.c.run_index), sa.bindparam("floor", type_=sa.BigInteger)) + 1
         values: dict[str, sa.ColumnElement[Any]] = {name: _param(r.c[name]) for name in names}
-        if self._server_clock is not None:
-            values["heartbeat_at"] = sa.case((values["process"].is_not(None), self._server_clock))
+        values["heartbeat_at"] = sa.case((values["process"].is_not(None), current_micros(values["heartbeat_at"])))
         row = sa.select(*values.values(), next_index)
         row = row.where(r.c.session_id == _param(r.c.session_id))
         return r.insert().from_select([*names, "run_index"], row).returning(r.c.run_index)

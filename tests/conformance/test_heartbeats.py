@@ -10,6 +10,7 @@ from samples import a_small_run
 
 from kern_nb.db import heartbeats
 from kern_nb.db.process_identity import current_process
+from kern_nb.db.sql_expressions import current_micros
 from kern_nb.errors import AlreadyClaimed, RunClosed
 from kern_nb.records import Message, ToolCall
 
@@ -33,7 +34,7 @@ def silence_of(store, run_id):
     """The microseconds since the last heartbeat of a run; None if it had none."""
     r = store.tables.runs
     with store.connect() as connection:
-        return connection.execute(sa.select(store.clock() - r.c.heartbeat_at).where(r.c.run_id == run_id)).scalar()
+        return connection.execute(sa.select(current_micros() - r.c.heartbeat_at).where(r.c.run_id == run_id)).scalar()
 
 
 def a_run_elsewhere(store, silence):
@@ -41,7 +42,7 @@ def a_run_elsewhere(store, silence):
     run = store.start_run("chat", input="x")
     call = ToolCall(tool_call_id="call", tool_name="send")
     store.append_messages(run.run_id, [Message(role="assistant", tool_calls=[call])])
-    at = None if silence is None else store.clock() - silence
+    at = None if silence is None else current_micros() - silence
     set_run(store, run.run_id, process=ELSEWHERE, heartbeat_at=at)
     return run.run_id
 
@@ -87,10 +88,10 @@ def test_a_run_of_a_silent_process_is_claimed_once(store, other_store):
 def test_a_process_that_can_be_seen_needs_no_heartbeat(store):
     """This one is alive, whatever its last heartbeat; one that is gone is gone at once."""
     run = store.start_run("chat", input="x")
-    set_run(store, run.run_id, heartbeat_at=store.clock() - 60 * MINUTE)
+    set_run(store, run.run_id, heartbeat_at=current_micros() - 60 * MINUTE)
     assert store.check()
     own = current_process().split(":")
-    set_run(store, run.run_id, process=":".join([own[0], str(2**22 + 1), own[2]]), heartbeat_at=store.clock())
+    set_run(store, run.run_id, process=":".join([own[0], str(2**22 + 1), own[2]]), heartbeat_at=current_micros())
 
     assert [problem.kind for problem in store.check().problems] == ["interrupted"]
 
@@ -104,7 +105,7 @@ def test_heartbeats_come_while_a_run_is_open(store, quick, engine_name):
     store.claim_run(resumed.run_id)
     assert silence_of(store, open_run.run_id) < MINUTE
     for run in (open_run, resumed):
-        set_run(store, run.run_id, heartbeat_at=store.clock() - 60 * MINUTE)
+        set_run(store, run.run_id, heartbeat_at=current_micros() - 60 * MINUTE)
     if engine_name == "memory":  # no other process reads it
         time.sleep(0.3)
         assert silence_of(store, open_run.run_id) > MINUTE
@@ -123,7 +124,7 @@ def test_a_closed_store_gets_no_heartbeats(store, quick):
     store.close()
     assert store not in heartbeats._heartbeats._runs
     if store.has_heartbeats:
-        set_run(store, run.run_id, heartbeat_at=store.clock() - 60 * MINUTE)
+        set_run(store, run.run_id, heartbeat_at=current_micros() - 60 * MINUTE)
         time.sleep(0.3)
         assert silence_of(store, run.run_id) > MINUTE
 

@@ -131,7 +131,6 @@ OF_THE_STORE |= {
     "locate_tables",
     "translate_error",
     "after_fork",
-    "clock",
 }
 """Calls of whoever holds the store: what they read or write is not one user's."""
 
