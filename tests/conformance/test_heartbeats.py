@@ -20,8 +20,9 @@ MINUTE = 60_000_000
 
 @pytest.fixture
 def quick(monkeypatch):
-    """Heartbeats come many times a second."""
+    """Heartbeats come many times a second, from a thread of their own: that of earlier tests waits longer."""
     monkeypatch.setattr(heartbeats, "INTERVAL_S", 0.05)
+    monkeypatch.setattr(heartbeats, "_heartbeats", heartbeats._Heartbeats())
 
 
 def set_run(store, run_id, **values):
