@@ -77,6 +77,10 @@ class DamagedRow(KernError, ValueError):
     """A stored value is invalid for its column: a disk, another program or a person changed it."""
 
 
+class TransactionFailed(KernError, RuntimeError):
+    """A call in a transaction failed, and all of the transaction is rolled back."""
+
+
 class ReadOnlyStore(KernError, PermissionError):
     """A write to a store that was opened read-only."""
 

@@ -7,7 +7,7 @@ import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from types import FrameType
+from types import CodeType, FrameType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import duckdb
@@ -29,6 +29,7 @@ _INTERNAL = (
     "kern_nb.db.database",
     "kern_nb.db.duckdb",
     "kern_nb.db.lease",
+    "kern_nb.db.transactions",
 )
 
 
@@ -152,19 +153,33 @@ class Cursor:
 
 
 def user_frame() -> int | None:
-    """The id of the frame of the function that acquires a connection.
+    """The id of the frame that `find_user_frame` returns."""
+    frame = find_user_frame()
+    return None if frame is None else id(frame)
+
+
+def find_user_frame() -> FrameType | None:
+    """The frame of the function that acquires a connection.
 
     An interrupt may keep a function from closing its connection, and the traceback, which IPython stores, from dropping
     it. The function's frame is then no longer on the stack of its thread, and because the traceback references it, no
     other frame has its id. None where the end of a function proves nothing: a generator may resume elsewhere. Each
     thread inspects its own stack only: walking that of a running thread is not safe.
     """
-    frame = sys._getframe(1)  # noqa: SLF001
+    frame = sys._getframe(1)  # noqa: SLF001 - this module's are skipped
     while frame.f_back is not None and str(frame.f_globals.get("__name__")).startswith(_INTERNAL):
         frame = frame.f_back
     suspendable = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
     switched = "greenlet" in sys.modules and getattr(sys.modules["greenlet"].getcurrent(), "parent", None)
-    return None if frame.f_code.co_flags & suspendable or switched else id(frame)
+    return None if frame.f_code.co_flags & suspendable or switched else frame
+
+
+def is_running(frame_id: int, code: CodeType) -> bool:
+    """Whether a frame is on the stack of this thread: by its id, which another frame may get later, and its code."""
+    frame: FrameType | None = sys._getframe(1)  # noqa: SLF001
+    while frame is not None and not (id(frame) == frame_id and frame.f_code is code):
+        frame = frame.f_back
+    return frame is not None
 
 
 def running_frames() -> frozenset[int]:

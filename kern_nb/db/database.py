@@ -6,6 +6,7 @@ It has no methods for sessions or runs.
 from __future__ import annotations
 
 import os
+import threading
 import time
 import weakref
 from abc import ABC, abstractmethod
@@ -13,7 +14,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -25,7 +26,8 @@ from kern_nb.db.disk_space import unavailable_error
 from kern_nb.db.pools import raise_interrupt
 from kern_nb.db.schema import Tables
 from kern_nb.db.statements import Statements
-from kern_nb.errors import KernError, ReadOnlyStore, StoreBusy, StoreUnavailable
+from kern_nb.db.transactions import OpenTransaction
+from kern_nb.errors import BadUsage, KernError, ReadOnlyStore, StoreBusy, StoreUnavailable
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -62,6 +64,7 @@ class Database(ABC):
         self.read_only = read_only
         self._found = False
         self.run_keys: OrderedDict[str, tuple[str, int]] = OrderedDict()  # see `open_runs.find_run_key`
+        self._thread = threading.local()  # ``transaction``: the one that this thread began last
         _stores.add(self)
 
     def __repr__(self) -> str:
@@ -236,32 +239,114 @@ class Database(ABC):
 
     @contextmanager
     def connect(self, *, write: bool = False) -> Iterator[Connection]:
-        """A connection in a transaction; the driver's errors are translated.
+        """A connection in a transaction: the open one of this thread, or a new one. The driver's errors are translated.
 
         Raises:
             StoreBusy: Another process has locked the store. A writer gets the driver's error, to retry.
             StoreUnavailable: It cannot be reached.
+            TransactionFailed: A call in the open transaction failed before.
         """
+        shared = self._open_transaction()
         try:
-            # Not options of the engine: each copy of it requests a logger, and Ctrl-C may leave the lock of the logging
-            # module acquired forever.
-            with (
-                raise_interrupt(),
-                self.engine.connect() as connection,
-                connection.execution_options(kern_write=write).begin(),
-            ):
+            with self._begin(write=write) if shared is None else shared.connection(write=write) as connection:
                 yield connection
-        except KernError:
-            raise
-        except UnreadableCell as error:
-            raise damaged_rows.damaged_row_error(self, error) from error
         except Exception as error:
-            if write and self.is_conflict(error):
+            if write and shared is None and self.is_conflict(error):
                 raise
-            cause = self._busy(error) if self.is_conflict(error) else self.translate_error(error)
-            if cause is None or cause is error:
+            self._raise_translated(error)
+
+    @contextmanager
+    def _begin(self, *, write: bool) -> Iterator[Connection]:
+        """A connection in a transaction of its own."""
+        # Not options of the engine: each copy of it requests a logger, and Ctrl-C may leave the lock of the logging
+        # module acquired forever.
+        with (
+            raise_interrupt(),
+            self.engine.connect() as connection,
+            connection.execution_options(kern_write=write).begin(),
+        ):
+            yield connection
+
+    def _raise_translated(self, error: Exception) -> NoReturn:
+        """Raise the error to show in place of a driver's; called where it is handled."""
+        if isinstance(error, KernError):
+            raise error
+        if isinstance(error, UnreadableCell):
+            raise damaged_rows.damaged_row_error(self, error) from error
+        cause = self._busy(error) if self.is_conflict(error) else self.translate_error(error)
+        if cause is None or cause is error:
+            raise error
+        raise cause from (error if isinstance(cause, KernError) else None)
+
+    def _open_transaction(self) -> OpenTransaction | None:
+        """The transaction that the calls of this thread share; see `transaction`."""
+        reference: weakref.ref[OpenTransaction] | None = getattr(self._thread, "transaction", None)
+        transaction = reference() if reference is not None else None
+        return transaction if transaction is not None and transaction.is_current() else None
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Let all calls of this thread in a block share one transaction.
+
+        What they write is committed together at the end of the block, and rolled back if an exception leaves it. They
+        read what they have written; others do not, until the end. A block within the block is the same transaction. A
+        run that is written as it happens costs about as much as one `append_run`.
+
+        Other writers, those of other threads included, wait until the end, on DuckDB readers in other processes, too:
+        no block waits for a model, a person, another thread (an agent's run is one) or an ``await``. The function that
+        begins the block ends it. A conflict with another writer is not retried, since only the whole block could be:
+        the call raises `StoreBusy`. After a call that failed to write, the block can only be left.
+
+        Raises:
+            ReadOnlyStore: The store is open read-only.
+            StoreBusy: Another transaction conflicts with this one.
+            TransactionFailed: A call in it failed, and the exception did not leave the block; nothing is stored.
+
+        Example:
+            >>> from kern_nb.db import InMemoryDb
+            >>> store = InMemoryDb()
+            >>> with store.transaction():
+            ...     run = store.start_run("chat", input="Hello")
+            ...     end = store.finish_run(run.run_id, output="Hi!")
+            >>> store.get_session("chat").runs
+            [<Run chat/0 COMPLETED, 0 messages, 0 tool calls: 'Hi!'>]
+        """
+        outer = self._open_transaction()
+        if outer is not None:
+            with outer.nested():
+                yield
+            return
+        self._prepare_write()
+        block_error: BaseException | None = None
+        try:
+            with self._begin(write=True) as connection:
+                transaction = OpenTransaction(self.url, connection)
+                try:
+                    self._thread.transaction = weakref.ref(transaction)  # a block that is dropped is rolled back
+                    yield
+                    transaction.require_intact()
+                except BaseException as error:
+                    block_error = error
+                    self.run_keys.clear()  # those of runs that are rolled back
+                    raise
+                finally:
+                    transaction.end()
+        except Exception as error:
+            if error is block_error:
                 raise
-            raise cause from (error if isinstance(cause, KernError) else None)
+            self._raise_translated(error)
+
+    def require_committed(self, name: str) -> None:
+        """Check that a call, which would not see what an open transaction of this thread has written, is outside of it.
+
+        Raises:
+            BadUsage: A transaction is open.
+        """
+        if self._open_transaction() is not None:
+            raise BadUsage(
+                f"{name} reads what is committed, and a transaction is open.",
+                f"Call {name} after the `with store.transaction()` block; frames can be read in it.",
+            )
 
     @contextmanager
     def read_connection(self) -> Iterator[Connection]:
@@ -281,7 +366,7 @@ class Database(ABC):
         """A store without rows, with tables of the same name."""
 
     def write(self, work: Callable[[Connection], T], *, small: bool = False) -> T:
-        """Run a write transaction; retry it after a conflict.
+        """Run a write transaction; retry it after a conflict. In `transaction`, run in the open one, once.
 
         A ``small`` one may share its transaction with those of other threads, if that is faster on the engine.
 
@@ -289,12 +374,20 @@ class Database(ABC):
             ReadOnlyStore: The store is open read-only.
             StoreBusy: Each try conflicted with another transaction.
         """
+        shared = self._open_transaction()
+        if shared is not None:  # not retried: what was written before would be missing
+            with self.connect(write=True) as connection:
+                return work(connection)
+        self._prepare_write()
+        return self._small_transaction(work) if small else self._transaction(work)
+
+    def _prepare_write(self) -> None:
+        """Check that the store may be written, and create it before the first write."""
         if self.read_only:
             raise ReadOnlyStore(f"{self.url} is open read-only; nothing was written.", "Attach it without --read-only.")
         if not self.exists():
             self._create()
             self._found = True
-        return self._small_transaction(work) if small else self._transaction(work)
 
     def _busy(self, error: Exception) -> Exception:
         """The error to raise when each try conflicted with other writers."""

@@ -134,10 +134,10 @@ class DuckDb(SessionStore):
         return _CheckedOut(self._lease.acquire(self.timeout, write=write, probe=probe and not write))
 
     @contextmanager
-    def connect(self, *, write: bool = False) -> Iterator[Connection]:
-        """Connect with one writer at a time in this process; the file excludes other processes."""
+    def _begin(self, *, write: bool) -> Iterator[Connection]:
+        """Begin with one writer at a time in this process; the file excludes other processes."""
         self._intent.write = write  # for `_check_out`, which SQLAlchemy calls in this thread
-        with super().connect(write=write) as connection:
+        with super()._begin(write=write) as connection:
             self._intent.write = False
             yield connection
 
@@ -183,7 +183,7 @@ class DuckDb(SessionStore):
     def arrow(self, query: sa.Select[Any]) -> pa.Table:
         """Run a query; its columns as DuckDB returns them."""
         with self.connect() as connection:
-            result = connection.execution_options(kern_arrow=True).execute(query)
+            result = connection.execute(query, execution_options={"kern_arrow": True})
             return result.context.kern_arrow  # type: ignore[attr-defined]
 
     def run_sql(self, text: str, params: Mapping[str, Any]) -> pa.Table:

@@ -115,7 +115,7 @@ def claim_run(connection: Connection, store: Database, run_id: str, user_id: str
     elif row["status"] not in RESUMABLE_STATUSES:
         raise RunClosed(f"Run {run_id} has ended: {row['status']}.", "Start a new run in its session.")
     _require_resolved(connection, store, row)
-    _pin_branches(connection, store, row)
+    pin_branches(connection, store, row)
     unchanged = (r.c.run_id == run_id) & (r.c.status == row["status"])
     unchanged &= r.c.process.is_not_distinct_from(row["process"])
     values: dict[str, Any] = {"status": "RUNNING", "process": current_process(), "error": None, "finished_at": None}
@@ -162,7 +162,7 @@ def _require_resolved(connection: Connection, store: Database, run: RowMapping) 
         )
 
 
-def _pin_branches(connection: Connection, store: Database, run: RowMapping) -> None:
+def pin_branches(connection: Connection, store: Database, run: StoredRow) -> None:
     """Let branches after a run keep the run as it ended: once resumed, it gets more messages."""
     s, m = store.tables.sessions, store.tables.messages
     parents, heirs = [run["session_id"]], []

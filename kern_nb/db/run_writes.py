@@ -51,8 +51,10 @@ def upsert_session(
     if row is not None:
         return dict(row)
     if connection.execute(sa.select(s.c.session_id).where(s.c.session_id == session_id)).first() is None:
-        connection.execute(s.insert().values(**values))  # fails if another process was faster, and is run again
-        return {"session_data": None, "fork_run_index": None, "revision": None}
+        # Where another process may be faster, this waits for it; a conflict would end an open transaction.
+        insert = s.insert() if connection.dialect.name == "duckdb" else store.insert(s).on_conflict_do_nothing()
+        if connection.execute(insert.values(**values)).rowcount:
+            return {"session_data": None, "fork_run_index": None, "revision": None}
     # It may have been created just now.
     row = connection.execute(store.statements.touch_session, touch).mappings().first()
     if row is None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from kern_nb.db import message_writes, reads, references, run_writes
+from kern_nb.db import message_writes, reads, references, run_replacements, run_writes
 from kern_nb.db.database import Database
 from kern_nb.records import Message, Run, RunStatus, SessionType, Usage
 
@@ -35,6 +35,43 @@ class RunMethods(Database):
         """
         return self.write(
             lambda connection: run_writes.append_run(connection, self, session_id, run, user_id), small=True
+        )
+
+    def put_run(self, session_id: str, run: Run, *, user_id: str | None = None) -> Run:
+        """Store a run as it is now, with its messages, tool calls and requirements, in one transaction.
+
+        A run that is stored under its ``run_id`` is replaced: it keeps its ``run_index``, answers to its requirements,
+        scores, and what this one does not state of ``created_at``, ``user_id`` and ``session_state``. It may have any
+        status; this process is responsible for one that is PENDING or RUNNING. Only what differs is written. A branch
+        that inherits the run keeps the messages it has; it does not get those that follow.
+
+        Returns the run as stored.
+
+        Args:
+            session_id: The session; a new id creates it.
+            run: The run. What it changed of its ``session_state`` since it was stored is merged into the session's.
+            user_id: The user of the session.
+
+        Raises:
+            OwnerMismatch: The session belongs to another user.
+            RunExists: The run id is in use in another session.
+            HasBranches: A message that a branch inherits would be changed or removed; nothing was changed.
+            RequirementExists: The id of a requirement is in use in another run.
+            UnstorableValue: A value would be read back differently; nothing was stored.
+
+        Example:
+            >>> from kern_nb.db import InMemoryDb
+            >>> from kern_nb.records import Message, Run
+            >>> store = InMemoryDb()
+            >>> run = Run(run_id="r1", status="RUNNING", messages=[Message(role="user", content="Hi")])
+            >>> store.put_run("chat", run)
+            <Run chat/0 RUNNING, 1 message, 0 tool calls>
+            >>> run.messages.append(Message(role="assistant", content="Hello!"))
+            >>> store.put_run("chat", run.model_copy(update={"status": "COMPLETED", "output": "Hello!"}))
+            <Run chat/0 COMPLETED, 2 messages, 0 tool calls: 'Hello!'>
+        """
+        return self.write(
+            lambda connection: run_replacements.put_run(connection, self, session_id, run, user_id), small=True
         )
 
     def start_run(

@@ -69,6 +69,7 @@ def run_query(store: Database, text: str, params: Mapping[str, Any]) -> pd.DataF
         if name not in params:
             raise QueryFailed(f"The parameter ${name} has no value.", "Set a variable of that name.")
     values = {name: params[name] for name in parameters}
+    store.require_committed("sql()")
     result = store.run_sql(*bind_parameters(body, values, store.engine.dialect.name))
     names = _deduplicate(result.column_names)
     arrays = [_normalize(column) for column in result.columns]

@@ -26,6 +26,8 @@ OWN_ROWS = "CREATE TABLE agno_sessions (id INTEGER, note VARCHAR)"
 # Every way to write, and some ways to read: a test that goes through them all has missed none.
 WRITES = {
     "append_run": lambda store: store.append_run("s", a_run()),
+    "put_run": lambda store: store.put_run("s", a_run()),
+    "transaction": lambda store: store.transaction().__enter__(),
     "start_run": lambda store: store.start_run("s", input="x"),
     "append_messages": lambda store: store.append_messages("r", [Message(role="user", content="x")]),
     "finish_run": lambda store: store.finish_run("r"),

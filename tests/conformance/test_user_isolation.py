@@ -60,6 +60,7 @@ READS = {
 
 WRITES = {
     "append_run": (lambda s, u: s.append_run("of alice", run(), user_id=u), OwnerMismatch),
+    "put_run": (lambda s, u: s.put_run("of alice", run(run_id="r0"), user_id=u), OwnerMismatch),
     "start_run": (lambda s, u: s.start_run("of alice", input="x", user_id=u), OwnerMismatch),
     "update_session_state": (lambda s, u: s.update_session_state("of alice", {"a": 1}, user_id=u), OwnerMismatch),
     "rename_session": (lambda s, u: s.rename_session("of alice", "mine", user_id=u), OwnerMismatch),
@@ -124,6 +125,8 @@ OF_THE_STORE |= {
     "lock_imports",
 }
 OF_THE_STORE |= {
+    "transaction",
+    "require_committed",
     "nth_largest",
     "damaged_values",
     "has_tables",
