@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
 import sqlalchemy as sa
@@ -64,9 +64,11 @@ def get(connection: Connection, store: Database, sha256: str) -> Blob | None:
 _HASH = re.compile(r"\b[0-9a-f]{64}\b")
 
 
-def find_referenced(connection: Connection, tables: Tables, session_id: str) -> set[str]:
-    """Return the hashes of the blobs that the rows of a session reference."""
-    hashes = _find_hashes(connection, tables, session_id)
+def find_referenced(
+    connection: Connection, tables: Tables, session_id: str, *, run_ids: Collection[str] | None = None
+) -> set[str]:
+    """Return the hashes of the blobs that the rows of a session, or of some of its runs, reference."""
+    hashes = _find_hashes(connection, tables, session_id, run_ids)
     b = tables.blobs
     return set(connection.execute(sa.select(b.c.sha256).where(b.c.sha256.in_(hashes))).scalars()) if hashes else hashes
 
@@ -79,8 +81,10 @@ def delete_unreferenced(connection: Connection, tables: Tables, hashes: set[str]
         connection.execute(b.delete().where(b.c.sha256.in_(hashes - _find_hashes(connection, tables))))
 
 
-def _find_hashes(connection: Connection, tables: Tables, session_id: str | None = None) -> set[str]:
-    """Return the hashes in the rows of a session, or of all sessions; each table is read once."""
+def _find_hashes(
+    connection: Connection, tables: Tables, session_id: str | None = None, run_ids: Collection[str] | None = None
+) -> set[str]:
+    """Return the hashes in the rows of some runs, of a session, or of all sessions; each table is read once."""
     columns_by_table = {
         tables.sessions: ("session_data", "metadata"),
         tables.runs: ("input_json", "output_json", "session_state", "extra", "internal"),
@@ -89,10 +93,14 @@ def _find_hashes(connection: Connection, tables: Tables, session_id: str | None 
     }
     hashes: set[str] = set()
     for table, names in columns_by_table.items():
+        if run_ids is not None and table is tables.sessions:
+            continue
         columns = [sa.type_coerce(table.c[name], sa.Text()) for name in names]
         query = sa.select(*columns)
         if session_id is not None:
             query = query.where(table.c.session_id == session_id)
+        if run_ids is not None:
+            query = query.where(table.c.run_id.in_(run_ids))
         if table is not tables.sessions:  # importers reference blobs in metadata in their own format
             query = query.where(sa.or_(*(c.contains("sha256") | c.contains("$blob") for c in columns)))
         for row in connection.execute(query):

@@ -9,7 +9,7 @@ import contextlib
 import hashlib
 import itertools
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -188,11 +188,14 @@ def load_damaged_values(connection: Connection, tables: Tables) -> list[DamagedV
     return [DamagedValue._make((*row[:-1], datetime.fromtimestamp(row[-1] / 1_000_000, UTC))) for row in rows]
 
 
-def delete_damaged_values(connection: Connection, tables: Tables, session_id: str) -> None:
-    """Delete the damaged values of a session."""
+def delete_damaged_values(
+    connection: Connection, tables: Tables, session_id: str, *, run_ids: Collection[str] | None = None
+) -> None:
+    """Delete the damaged values of a session, or of some of its runs."""
     table = _damaged_table(tables)
     if sa.inspect(connection).has_table(table.name, schema=table.schema):
-        connection.execute(table.delete().where(table.c.session_id == session_id))
+        of_runs = sa.true() if run_ids is None else table.c.run_id.in_(run_ids)
+        connection.execute(table.delete().where(table.c.session_id == session_id, of_runs))
 
 
 def repair(connection: Connection, store: Database, damage: RowDamage) -> str:

@@ -48,9 +48,9 @@ def load_heirs(connection: Connection, store: Database, session_id: str, run_ind
     return [Heir(row, fork) for row in rows if (fork := fork_point(row)) is not None]
 
 
-def branches_error(what: str, heirs: Iterable[Heir], hint: str, user_id: str | None = None) -> HasBranches:
+def branches_error(what: str, branches: Iterable[StoredRow], hint: str, user_id: str | None = None) -> HasBranches:
     """The error that names the branches; with a ``user_id``, those of that user."""
-    rows = [heir.row for heir in heirs]
+    rows = list(branches)
     own = [row for row in rows if user_id in (None, row["user_id"])]
     unnamed = [f"{len(rows) - len(own)} of another user"] if len(own) < len(rows) else []
     names = ", ".join([*(repr(row["session_id"]) for row in own), *unnamed])

@@ -301,7 +301,7 @@ def _select_runs(tables: Tables) -> sa.Select[Any]:
     return sa.select(*(tables.runs.c[name] for name in names))
 
 
-def _root_run(connection: Connection, tables: Tables, run: StoredRow) -> StoredRow:
+def root_run(connection: Connection, tables: Tables, run: StoredRow) -> StoredRow:
     """The top-level run of a member's or a step's run; otherwise the run itself."""
     r, visited = tables.runs, {run["run_id"]}
     while run["parent_run_id"] is not None and run["parent_run_id"] not in visited:
@@ -346,14 +346,14 @@ def resolve_branch_point(
         last_run = connection.execute(latest).mappings().first()
         if last_run is None:
             return BranchPoint(-1)
-        return _after(connection, tables, lineage, _root_run(connection, tables, last_run))
+        return _after(connection, tables, lineage, root_run(connection, tables, last_run))
     run_key, message_index = target if isinstance(target, tuple) else (target, None)
     run = find_run(connection, tables, lineage, run_key)
     if message_index is None:
-        run = _root_run(connection, tables, run)
+        run = root_run(connection, tables, run)
         if before is None:
             return _after(connection, tables, lineage, run)
-        return _end_of_run(lineage, int(run["run_index"]) - 1)
+        return _before(connection, tables, lineage, int(run["run_index"]))
     index, message_index = int(run["run_index"]), _require_index(message_index, "message")
     last = _last_message(connection, tables, lineage, run)
     if last is None or not 0 <= message_index <= last:
@@ -362,7 +362,7 @@ def resolve_branch_point(
         raise MessageNotFound(f"Run {name} {available}, no message {message_index}.", f"See %kern show {name}.")
     if before is None:
         return BranchPoint(index, message_index)
-    return BranchPoint(index, message_index - 1) if message_index else _end_of_run(lineage, index - 1)
+    return BranchPoint(index, message_index - 1) if message_index else _before(connection, tables, lineage, index)
 
 
 def _require_index(value: object, noun: str) -> int:
@@ -378,12 +378,20 @@ def _end_of_run(lineage: Lineage, run_index: int) -> BranchPoint:
     return BranchPoint(run_index, cuts[-1].message_index if cuts else None)
 
 
+def _before(connection: Connection, tables: Tables, lineage: Lineage, index: int) -> BranchPoint:
+    """The end of the run before an index; runs between may have been deleted, and their indexes be used again."""
+    r = tables.runs
+    earlier = sa.select(r.c.run_index).where(lineage.runs(r), r.c.run_index < index)
+    last = connection.execute(earlier.order_by(r.c.run_index.desc()).limit(1)).scalar()
+    return BranchPoint(-1) if last is None else _end_of_run(lineage, int(last))
+
+
 def _after(connection: Connection, tables: Tables, lineage: Lineage, run: StoredRow) -> BranchPoint:
     """After a run. An open one counts up to its latest message, so that the branch does not get later ones."""
     index = int(run["run_index"])
     if run["status"] in OPEN_STATUSES:
         last = _last_message(connection, tables, lineage, run)
-        return _end_of_run(lineage, index - 1) if last is None else BranchPoint(index, last)
+        return _before(connection, tables, lineage, index) if last is None else BranchPoint(index, last)
     members = member_indexes(connection, tables, run["session_id"], run["run_id"])
     # The segment of the run's session may end between the runs of its members.
     bounds = [s.until.run_index for s in lineage if s.until is not None and s.session_id == run["session_id"]]

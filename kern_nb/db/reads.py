@@ -106,7 +106,7 @@ def get_session(
     r = tables.runs
     rows = connection.execute(sa.select(r).where(lineage.runs(r)).order_by(r.c.run_index)).mappings().all()
     loaded = load_runs(connection, tables, lineage, rows)
-    _add_requirements(connection, tables, loaded)
+    add_requirements(connection, tables, loaded)
     _propagate_requirements(loaded)
     return mapping.session_from_row(row, loaded)
 
@@ -121,7 +121,7 @@ def session_runs(
     r = tables.runs
     query = sa.select(r).where(lineage.runs(r), r.c.run_index >= start).order_by(r.c.run_index).limit(limit)
     loaded = load_runs(connection, tables, lineage, connection.execute(query).mappings().all())
-    _add_requirements(connection, tables, loaded)
+    add_requirements(connection, tables, loaded)
     return loaded
 
 
@@ -133,10 +133,9 @@ def get_run(connection: Connection, tables: Tables, run_id: str, user_id: str | 
     if row is None:
         raise RunNotFound(f"There is no run {run_id!r}.", "See %kern load runs.")
     runs = load_runs(connection, tables, Lineage([Segment(row["session_id"])]), [row])
-    _add_requirements(connection, tables, runs)
-    members = run_tree_ids(connection, tables, run_id)[1:] if runs[0].status == "PAUSED" else []
-    if members:
-        runs[0].requirements += _load_requirements(connection, tables, tables.requirements.c.run_id.in_(members))
+    add_requirements(connection, tables, runs)
+    if runs[0].status == "PAUSED":
+        add_member_requirements(connection, tables, runs[0])
     return runs[0]
 
 
@@ -157,15 +156,22 @@ def _load_requirements(connection: Connection, tables: Tables, *where: sa.Column
     return [mapping.requirement_from_row(row) for row in connection.execute(query).mappings()]
 
 
-def _add_requirements(connection: Connection, tables: Tables, runs: list[Run]) -> None:
+def add_requirements(connection: Connection, tables: Tables, runs: list[Run], *, only_listed: bool = False) -> None:
+    """Set the requirements of runs: from all of their sessions, or from those of these runs, if they are few."""
     q = tables.requirements
     where: list[sa.ColumnElement[bool]] = [q.c.session_id.in_({run.session_id for run in runs})]
-    where += [q.c.run_id == runs[0].run_id] if len(runs) == 1 else []
+    where += [q.c.run_id.in_([run.run_id for run in runs])] if len(runs) == 1 or only_listed else []
     by_run: dict[str | None, list[Requirement]] = defaultdict(list)
     for requirement in _load_requirements(connection, tables, *where) if runs else ():
         by_run[requirement.run_id].append(requirement)
     for run in runs:
         run.requirements = by_run[run.run_id]
+
+
+def add_member_requirements(connection: Connection, tables: Tables, run: Run) -> None:
+    """Add the requirements of its members' runs to a run."""
+    if members := run_tree_ids(connection, tables, run.run_id)[1:]:
+        run.requirements += _load_requirements(connection, tables, tables.requirements.c.run_id.in_(members))
 
 
 def _propagate_requirements(runs: list[Run]) -> None:

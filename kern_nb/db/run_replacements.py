@@ -107,7 +107,7 @@ def _replace_messages(connection: Connection, store: Database, row: RowMapping, 
         return
     heirs = load_heirs(connection, store, row["session_id"], int(row["run_index"]))
     if first < len(stored):
-        has_seen = [heir for heir in heirs if heir.sees(int(row["run_index"]), int(stored[first]["message_index"]))]
+        has_seen = [heir.row for heir in heirs if heir.sees(int(row["run_index"]), int(stored[first]["message_index"]))]
         if has_seen:
             name = f"{row['session_id']}/{row['run_index']}"
             hint = "Store it under a new run_id, or delete the branches first; nothing was changed."

@@ -12,6 +12,7 @@ from sqlalchemy.engine import Connection, RowMapping
 
 from kern_nb.db import blobs, damage_repair
 from kern_nb.db.column_types import StoredRow
+from kern_nb.db.inheritance import branches_error
 from kern_nb.db.lineage import CUT_RUN, UNSEEN_RESULT, BranchPoint, Lineage, fork_point, load_lineage
 from kern_nb.db.mapping import Row
 from kern_nb.db.open_runs import update_run, update_session
@@ -19,7 +20,6 @@ from kern_nb.db.reads import require_session
 from kern_nb.db.run_writes import owner_mismatch
 from kern_nb.db.schema import Tables
 from kern_nb.db.session_writes import lock_session
-from kern_nb.errors import HasBranches
 from kern_nb.records import OPEN_STATUSES, RESULT_ROLES
 
 if TYPE_CHECKING:
@@ -40,18 +40,11 @@ def delete_session(
     branches = connection.execute(store.locked(query)).mappings().all()
     heirs = [branch for branch in branches if _inherits_own_rows(branch, row)]
     if heirs and not detach_branches:
-        own = [branch for branch in heirs if user_id in (None, branch["user_id"])]
-        unnamed = [f"{len(heirs) - len(own)} of another user"] if len(own) < len(heirs) else []
-        names = ", ".join([*(repr(branch["session_id"]) for branch in own), *unnamed])
-        raise HasBranches(
-            f"Branches inherit rows of session {session_id!r}: {names}.",
-            "Delete the branches first, or pass detach_branches=True: they then get their own copy.",
-        )
+        hint = "Delete the branches first, or pass detach_branches=True: they then get their own copy."
+        raise branches_error(f"rows of session {session_id!r}", heirs, hint, user_id)
     for branch in branches:
         if branch in heirs:
-            inherited = Lineage(load_lineage(connection, tables, branch)[:-1])
-            _copy_rows(connection, store, inherited, branch["session_id"])
-            _set_branch_point(connection, store, branch["session_id"], None, None)
+            detach_branch(connection, store, branch)
         else:
             _move_to_grandparent(connection, store, branch, row)
     referenced = blobs.find_referenced(connection, tables, session_id)
@@ -60,6 +53,13 @@ def delete_session(
     connection.execute(s.delete().where(s.c.session_id == session_id))
     damage_repair.delete_damaged_values(connection, tables, session_id)
     blobs.delete_unreferenced(connection, tables, referenced)
+
+
+def detach_branch(connection: Connection, store: Database, branch: StoredRow) -> None:
+    """Give a branch its own copy of all rows that it inherits."""
+    inherited = Lineage(load_lineage(connection, store.tables, branch)[:-1])
+    _copy_rows(connection, store, inherited, branch["session_id"])
+    _set_branch_point(connection, store, branch["session_id"], None, None)
 
 
 def _inherits_own_rows(branch: StoredRow, parent: StoredRow) -> bool:
