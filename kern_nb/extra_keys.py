@@ -34,6 +34,7 @@ STEP = "step"  # the name of that step, in its ``extra``
 TOOL_CALL_ID = "tool_call_id"  # the leader's tool call that it, the run of a team's member, answers
 MESSAGE_KEYS = "message_keys"  # of an imported one: what identifies each of its messages, to compare it with its file
 STATE_BEFORE = "state_before"  # in the first: the session state it started from, which no earlier run has
+STATE_AFTER = "state_after"  # the session's state when it ended, if concurrent runs had changed it, too
 
 # In a requirement:
 INPUT_FIELDS = "fields"  # the arguments that a person enters

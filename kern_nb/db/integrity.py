@@ -21,6 +21,7 @@ from kern_nb.control_characters import escape_controls
 from kern_nb.db import damage_repair, heartbeats, process_identity
 from kern_nb.db.column_types import UnreadableCell
 from kern_nb.db.damaged_rows import describe_row
+from kern_nb.db.open_runs import set_state_after, update_run
 from kern_nb.db.process_identity import ProcessState, current_process, process_host
 from kern_nb.db.schema import Tables
 from kern_nb.db.sql_expressions import current_micros
@@ -242,10 +243,15 @@ def _repair(connection: Connection, store: Database, finding: Finding) -> Findin
         detail += f"; {damage_repair.repair(connection, store, link)}"
     elif finding.kind in ("interrupted", "left started"):
         if finding.kind == "interrupted":
-            r = tables.runs
-            state = load_session_state(connection, tables, finding.session_id)
-            interrupt = r.update().where(r.c.run_id == finding.run_id, r.c.status == "RUNNING")
-            connection.execute(interrupt.values(status="INTERRUPTED", process=None, session_state=state))
+            r, run_id = tables.runs, finding.run_id or ""
+            interrupt = r.update().where(r.c.run_id == run_id, r.c.status == "RUNNING")
+            values = {"status": "INTERRUPTED", "process": None}
+            run = connection.execute(interrupt.values(values).returning(r.c.session_state, r.c.internal)).first()
+            current = load_session_state(connection, tables, finding.session_id)
+            if run is not None and isinstance(current, dict):
+                state = run.session_state or {}
+                update_run(connection, store, run_id, session_state=state)
+                set_state_after(connection, store, run_id, run.internal, state, current)
         mark_unknown(connection, tables, finding.run_id or "")
     else:
         return finding

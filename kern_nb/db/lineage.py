@@ -20,7 +20,7 @@ from kern_nb.db.column_types import StoredRow, UnreadableCell
 from kern_nb.db.schema import USAGE_COLUMNS, Tables, starts_with
 from kern_nb.db.sql_expressions import ByEngine, in_json_array
 from kern_nb.errors import AmbiguousReference, BadUsage, MessageNotFound, RunNotFound
-from kern_nb.extra_keys import STATE_BEFORE
+from kern_nb.extra_keys import STATE_AFTER, STATE_BEFORE
 from kern_nb.records import OPEN_STATUSES
 
 BranchPointLike = int | str | tuple[int | str, int] | None
@@ -414,9 +414,10 @@ def session_state_at(
     """
     r = tables.runs
     upto = r.c.run_index <= point.run_index if point.message_index is None else r.c.run_index < point.run_index
-    query = sa.select(r.c.session_state).where(lineage.runs(r), upto, r.c.session_state.is_not(None))
+    query = sa.select(r.c.session_state, r.c.internal).where(lineage.runs(r), upto, r.c.session_state.is_not(None))
     query = query.where(r.c.parent_run_id.is_(None)).order_by(r.c.run_index.desc()).limit(1)
-    state = connection.execute(query).scalar()
+    run = connection.execute(query).first()
+    state = None if run is None else (run.internal or {}).get(STATE_AFTER, run.session_state)
     if state is None and (point.run_index < 0 or (point.run_index == 0 and point.message_index is not None)):
         first = sa.select(r.c.internal).where(lineage.runs(r), r.c.run_index == 0)
         state = (connection.execute(first).scalar() or {}).get(STATE_BEFORE)

@@ -12,6 +12,7 @@ from sqlalchemy.engine import Connection, RowMapping
 
 from kern_nb.db import codec
 from kern_nb.errors import RunClosed, RunNotFound
+from kern_nb.extra_keys import STATE_AFTER
 from kern_nb.records import OPEN_STATUSES
 
 if TYPE_CHECKING:
@@ -109,6 +110,27 @@ def merge(base: dict[str, Any], current: dict[str, Any], new: dict[str, Any]) ->
         elif now is _MISSING:  # unchanged here, removed by the other run
             merged.pop(key, None)
     return merged
+
+
+def set_state_after(
+    connection: Connection, store: Database, run_id: str, internal: dict[str, Any] | None, own: Any, current: Any
+) -> dict[str, Any] | None:
+    """Store the session's state when a run ended with its own, if that differs; returns the ``internal`` as stored."""
+    noted = note_state_after(internal or {}, own, current)
+    if noted is not None:
+        update_run(connection, store, run_id, internal=noted)
+    return internal if noted is None else noted
+
+
+def note_state_after(internal: dict[str, Any], own: Any, current: Any) -> dict[str, Any] | None:
+    """``internal`` with the session's state after a run, if concurrent runs changed it; None if nothing changes.
+
+    A run's ``session_state`` is what the run had. A branch after the run starts with the session's.
+    """
+    rest = {key: value for key, value in internal.items() if key != STATE_AFTER}
+    is_same = not isinstance(current, dict) or codec.dumps(current) == codec.dumps(own)
+    noted = rest if is_same else rest | {STATE_AFTER: current}
+    return None if is_same and len(rest) == len(internal) else noted
 
 
 def merge_session_state(

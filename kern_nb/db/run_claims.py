@@ -21,7 +21,7 @@ from kern_nb.db.process_identity import current_process
 from kern_nb.db.run_writes import finish_run, insert_requirements, insert_run, upsert_session
 from kern_nb.db.schema import Tables
 from kern_nb.errors import AlreadyClaimed, BadUsage, RunClosed, RunNotFound, StillWaiting
-from kern_nb.extra_keys import SENDER
+from kern_nb.extra_keys import SENDER, STATE_AFTER
 from kern_nb.records import UNRESOLVED_STATUSES, Message, Requirement, Run
 
 if TYPE_CHECKING:
@@ -122,6 +122,8 @@ def claim_run(connection: Connection, store: Database, run_id: str, user_id: str
     values["heartbeat_at"] = sql_expressions.current_micros()
     # Other runs may have changed the state since.
     values["session_state"] = integrity.load_session_state(connection, store.tables, row["session_id"])
+    if STATE_AFTER in (row["internal"] or {}):
+        values["internal"] = {key: value for key, value in row["internal"].items() if key != STATE_AFTER}
     if connection.execute(r.update().where(unchanged).values(**values).returning(r.c.run_id)).first() is None:
         raise _claimed_error(run_id, "another process was faster")
     heartbeats.add(store, run_id)
@@ -192,6 +194,7 @@ def release_run(connection: Connection, store: Database, before: Run) -> None:
     is_claimed = (r.c.run_id == before.run_id) & (r.c.status == "RUNNING") & (r.c.process == current_process())
     values: dict[str, Any] = {"status": before.status, "error": before.error, "process": None}
     values |= {"finished_at": mapping.to_micros(before.finished_at), "session_state": before.session_state}
+    values["internal"] = before.internal or None
     connection.execute(r.update().where(is_claimed).values(**values))
 
 

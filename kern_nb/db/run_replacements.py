@@ -18,12 +18,12 @@ from kern_nb.db import mapping
 from kern_nb.db.column_types import ValidatedType
 from kern_nb.db.damaged_rows import raw
 from kern_nb.db.inheritance import branches_error, load_heirs
-from kern_nb.db.open_runs import merge_session_state, update_run
+from kern_nb.db.open_runs import merge_session_state, note_state_after, update_run
 from kern_nb.db.process_identity import current_process
 from kern_nb.db.run_claims import pin_branches
 from kern_nb.db.run_writes import insert_requirements, insert_run, upsert_session
 from kern_nb.errors import BadUsage, RequirementExists, RunExists
-from kern_nb.extra_keys import STATE_BEFORE
+from kern_nb.extra_keys import STATE_AFTER, STATE_BEFORE
 from kern_nb.records import OPEN_STATUSES, UNRESOLVED_STATUSES, Requirement, Run
 
 if TYPE_CHECKING:
@@ -46,10 +46,16 @@ def put_run(connection: Connection, store: Database, session_id: str, run: Run, 
         message = f"Run {run.run_id!r} is a run of another session than {session_id!r}."
         raise RunExists(message, "Use another run_id, or none; nothing was changed.")
     data = session["session_data"]
+    internal = run.internal
     if run.session_state is not None:
         base = row["session_state"] if row is not None else None
         base = base if isinstance(base, dict) else {}
-        merge_session_state(connection, store, session_id, data, base, run.session_state)
+        merged = merge_session_state(connection, store, session_id, data, base, run.session_state)
+        noted = note_state_after(internal, run.session_state, merged)
+        internal = internal if noted is None else noted
+    elif row is not None:
+        internal = {key: value for key, value in (row["internal"] or {}).items() if key == STATE_AFTER} | internal
+    run = run.model_copy(update={"internal": internal})
     process = current_process() if run.status in _WRITING_STATUSES else None
     if row is None:
         created_at = run.created_at or datetime.fromtimestamp(now, UTC)

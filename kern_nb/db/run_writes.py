@@ -23,8 +23,10 @@ from kern_nb.db.open_runs import (
     lock_session_of_run,
     merge,
     merge_session_state,
+    note_state_after,
     remember_run,
     require_open_run,
+    set_state_after,
     update_run,
     update_session,
 )
@@ -128,7 +130,9 @@ def append_run(connection: Connection, store: Database, session_id: str, run: Ru
     created_at = run.created_at or datetime.fromtimestamp(now, UTC)
     stored = run.model_copy(update={"user_id": user_id, "created_at": created_at})
     if run.session_state is not None:
-        stored.session_state = merge_session_state(connection, store, session_id, data, {}, run.session_state)
+        merged = merge_session_state(connection, store, session_id, data, {}, run.session_state)
+        noted = note_state_after(run.internal, run.session_state, merged)
+        stored.internal = run.internal if noted is None else noted
     state = (data or {}).get("session_state")
     return insert_run(connection, store, session_id, stored, session["fork_run_index"], state=state)
 
@@ -184,13 +188,15 @@ class RunEnd:
 
     Attributes:
         messages: The run's last messages, numbered.
-        session_state: The state after the run.
+        session_state: The state that the run has at its end.
         finished_at: When it ended.
+        internal: The run's ``internal``; None if it is not known.
     """
 
     messages: list[Message]
     session_state: Any = None
     finished_at: datetime | None = None
+    internal: dict[str, Any] | None = None
 
 
 def finish_run(
@@ -224,22 +230,22 @@ def finish_run(
     stored = append_messages(connection, store, run_id, messages) if messages else []
     data = session["session_data"] if session is not None else None
     current = (data or {}).get("session_state")
-    if state_unchanged:
-        values["session_state"] = current if isinstance(current, dict) else {}
-    elif session_state is None:  # keep what other runs stored
-        values["session_state"] = current
-    else:
+    if session_state is not None and not state_unchanged:
         base = require_open_run(connection, store, run_id)["session_state"] or {}
-        values["session_state"] = merge_session_state(connection, store, key[0], data, base, session_state)
+        values["session_state"] = session_state
+        current = merge_session_state(connection, store, key[0], data, base, session_state)
     values["finished_at"] = int(now * 1_000_000)
     sql = store.statements
     params = {f"new_{name}": values.get(name) for name in (*sql.END_COLUMNS, *sql.OPTIONAL_COLUMNS, "duration_s")}
-    result = connection.execute(sql.end_run, key_params(key) | params | {"of_run": run_id})
+    params |= key_params(key) | {"of_run": run_id, "no_state": {} if isinstance(current, dict) else None}
+    ended = connection.execute(sql.end_run, params).mappings().first()
     store.run_keys.pop(run_id, None)
-    if result.rowcount != 1:  # it is paused, or has ended
+    if ended is None:  # it is paused, or has ended
         return RunEnd(stored, *_set_status(connection, store, run_id, values, **states))
     connection.execute(sql.calls_unknown, key_params(key))
-    return RunEnd(stored, values["session_state"], mapping.from_micros(values["finished_at"]))
+    state = ended["session_state"]
+    internal = set_state_after(connection, store, run_id, ended["internal"], state, current)
+    return RunEnd(stored, state, mapping.from_micros(values["finished_at"]), internal or {})
 
 
 def _set_status(
@@ -257,20 +263,26 @@ def _set_status(
     key = (run["session_id"], run["run_index"])
     now, status = time.time(), values["status"]
     data = session["session_data"] if session is not None else None
+    current = (data or {}).get("session_state")
     if status not in OPEN_STATUSES:
         finished = int(now * 1_000_000)
         duration_s = (finished - run["created_at"]) / 1_000_000
         values = {"duration_s": duration_s} | values | {"finished_at": finished, "process": None}
         connection.execute(store.statements.calls_unknown, key_params(key))
+    state = run["session_state"]
     if session_state is not None and not state_unchanged:
-        base = run["session_state"] or {}
-        values["session_state"] = merge_session_state(connection, store, key[0], data, base, session_state)
-    elif state_unchanged or status not in OPEN_STATUSES:  # keep what other runs stored
-        values["session_state"] = (data or {}).get("session_state")
+        current = merge_session_state(connection, store, key[0], data, state or {}, session_state)
+        state = session_state
+    elif state is None and isinstance(current, dict):
+        state = {}
+    values["session_state"] = state
     if run["status"] == "PAUSED" and status not in OPEN_STATUSES:  # its requirements cannot be resolved any more
         q = store.tables.requirements
         unresolved = (q.c.run_id == run_id) & q.c.status.in_(UNRESOLVED_STATUSES)
         connection.execute(q.update().where(unresolved).values(status="expired"))
     update_run(connection, store, run_id, **values)
+    if status not in OPEN_STATUSES:
+        internal = sa.select(store.tables.runs.c.internal).where(store.tables.runs.c.run_id == run_id)
+        set_state_after(connection, store, run_id, connection.execute(internal).scalar(), state, current)
     update_session(connection, store, key[0], updated_at=int(now))
-    return values.get("session_state"), mapping.from_micros(values.get("finished_at"))
+    return state, mapping.from_micros(values.get("finished_at"))

@@ -131,7 +131,7 @@ class Tables:
             *_usage(),
             *_columns(Real, "duration_s", "time_to_first_token_s"),
             sa.Column("error", Text),
-            # Of an open run: the state it started from. Of a finished one: the state after it.
+            # Of an open run: the state it started from. Of a finished one: the state it had at its end.
             sa.Column("session_state", Json),
             *_columns(Integer, "created_at", "finished_at"),
             # The process that writes an open run, so that `check` can distinguish a live run from an interrupted one.

@@ -136,5 +136,9 @@ class Statements:
         elapsed = (_param(r.c.finished_at, "new_finished_at") - r.c.created_at) / sa.literal_column("1000000.0")
         values["duration_s"] = sa.func.coalesce(_param(r.c.duration_s, "new_duration_s"), sa.cast(elapsed, sa.Double))
         values["process"] = None
+        # None leaves the state as it was; a run without a state ends with an empty one, if its session has one by now.
+        no_state = _param(r.c.session_state, "no_state")
+        values["session_state"] = sa.func.coalesce(values["session_state"], r.c.session_state, no_state)
         running = (r.c.run_id == _param(r.c.run_id, "of_run")) & (r.c.status == sa.literal_column("'RUNNING'"))
-        return r.update().where(self._of_run(r), running).values(**values)
+        update = r.update().where(self._of_run(r), running).values(**values)
+        return update.returning(r.c.session_state, r.c.internal)

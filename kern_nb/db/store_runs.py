@@ -25,7 +25,8 @@ class RunMethods(Database):
 
         Args:
             session_id: The session; a new id creates it.
-            run: The run. Its ``session_state`` is merged into the session's, key by key: other runs' keys are kept.
+            run: The run. Its ``session_state`` is stored as it is, and merged into the session's, key by key: other
+                runs' keys are kept.
             user_id: The user of the session.
 
         Raises:

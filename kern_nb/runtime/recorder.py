@@ -289,6 +289,7 @@ class Recorder:
             return
         final = {name: value for name, value in values.items() if value is not None and name != "state_unchanged"}
         final |= {"status": status, "session_state": end.session_state, "finished_at": end.finished_at}
+        final |= {} if end.internal is None else {"internal": end.internal}
         run = self.run.model_copy(update=final | {"messages": self._messages, "tool_calls": []})
         self.stored_run = as_stored(self.store.tables, run)
 

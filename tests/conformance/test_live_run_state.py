@@ -54,7 +54,8 @@ def test_an_appended_state_is_merged_with_concurrent_changes(store):
     assert state_of(store) == {"kept": 0, "n": 2, "theirs": 1, "ours": 2, "deep": {"x": 1, "y": 1}, "last": 1}
     store.finish_run(run.run_id, session_state={"n": 0, "ours": 1, "deep": {"x": 1}, "end": 1})
     expected = {"n": 2, "theirs": 1, "ours": 2, "deep": {"x": 1, "y": 1}, "end": 1}
-    assert state_of(store) == load_session(store, "chat").runs[0].session_state == expected
+    assert state_of(store) == store.branch("chat", after=0).session_state == expected
+    assert load_session(store, "chat").runs[0].session_state == {"n": 0, "ours": 1, "deep": {"x": 1}, "end": 1}
 
 
 def test_an_appended_key_can_be_removed(store):
@@ -85,14 +86,14 @@ def test_concurrent_live_runs_keep_their_keys(store):
 
 @pytest.mark.parametrize("status", ["COMPLETED", "ERROR", "CANCELLED"])
 def test_the_state_after_a_live_run_is_complete(store, status):
-    """Concurrent changes included, though the run has no state at its end."""
+    """Concurrent changes included, though the run has no state at its end; its own is the one that it had."""
     other, run = store.start_run("chat", input="other"), store.start_run("chat", input="x")
     store.finish_run(other.run_id, session_state={"theirs": 1})
     append_state(store, run.run_id, {"ours": 1}, "x")
     store.finish_run(run.run_id, status=status)
 
     assert state_of(store) == {"theirs": 1, "ours": 1}
-    assert load_session(store, "chat").runs[1].session_state == {"theirs": 1, "ours": 1}
+    assert load_session(store, "chat").runs[1].session_state == {"ours": 1}
     assert store.branch("chat", after=1).session_state == {"theirs": 1, "ours": 1}
     assert store.branch("chat", after=0).session_state == {"theirs": 1}
 
@@ -240,3 +241,31 @@ def test_the_state_after_an_interrupted_run_is_complete(persistent_target, worke
 
         assert store.branch("chat", after=1).session_state == state_of(store)
         assert "theirs" in state_of(store)
+
+
+def test_the_state_of_a_run_is_the_state_it_had(store):
+    """Of a run that is appended, finished, paused, unchanged or without one; a branch after it has the session's."""
+    store.append_run("chat", a_small_run(session_state={"a": 1}))
+    silent, unchanged, own = (store.start_run("chat", input=text) for text in ("silent", "unchanged", "own"))
+    store.append_run("chat", a_small_run(session_state={"b": 1}))
+    store.finish_run(silent.run_id)
+    store.finish_run(unchanged.run_id, state_unchanged=True)
+    store.pause_run(own.run_id, [a_requirement("ask")], session_state={"a": 2})
+    assert store.get_run(own.run_id).session_state == {"a": 2}
+    end = store.finish_run(own.run_id, status="CANCELLED", session_state={"a": 3})
+
+    assert end.session_state == {"a": 3}
+    states = [run.session_state for run in load_session(store, "chat").runs]
+    assert states == [{"a": 1}, {"a": 1}, {"a": 1}, {"a": 3}, {"b": 1}]
+    after = [store.branch("chat", after=index).session_state for index in range(5)]
+    assert after == [{"a": 1}, {"a": 1, "b": 1}, {"a": 1, "b": 1}, {"a": 3, "b": 1}, {"a": 1, "b": 1}]
+
+
+def test_a_run_that_started_without_a_state_had_none(store):
+    """Though its session got one meanwhile, which a branch after the run has."""
+    run = store.start_run("chat", input="x")
+    store.update_session_state("chat", {"theirs": 1})
+    store.finish_run(run.run_id)
+
+    assert store.get_run(run.run_id).session_state == {}
+    assert store.branch("chat", after=0).session_state == {"theirs": 1}
