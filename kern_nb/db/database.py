@@ -265,7 +265,14 @@ class Database(ABC):
             self.engine.connect() as connection,
             connection.execution_options(kern_write=write).begin(),
         ):
-            yield connection
+            try:
+                yield connection
+            except Exception:
+                raise
+            except BaseException:
+                # The traceback, which IPython keeps, may keep a statement: SQLite could not commit on this connection.
+                connection.invalidate()
+                raise
 
     def _raise_translated(self, error: Exception) -> NoReturn:
         """Raise the error to show in place of a driver's; called where it is handled."""

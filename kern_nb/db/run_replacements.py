@@ -22,7 +22,7 @@ from kern_nb.db.open_runs import merge_session_state, note_state_after, update_r
 from kern_nb.db.process_identity import current_process
 from kern_nb.db.run_claims import pin_branches
 from kern_nb.db.run_writes import insert_requirements, insert_run, upsert_session
-from kern_nb.errors import BadUsage, RequirementExists, RunExists
+from kern_nb.errors import BadUsage, RunExists
 from kern_nb.extra_keys import STATE_AFTER, STATE_BEFORE
 from kern_nb.records import OPEN_STATUSES, UNRESOLVED_STATUSES, Requirement, Run
 
@@ -167,18 +167,17 @@ def _put_requirements(connection: Connection, store: Database, run: Run) -> list
     q = store.tables.requirements
     ids = [requirement.requirement_id for requirement in run.requirements]
     is_listed = q.c.requirement_id.in_(ids) | (q.c.run_id == run.run_id) if ids else q.c.run_id == run.run_id
-    stored = {row["requirement_id"]: row for row in connection.execute(sa.select(q).where(is_listed)).mappings()}
+    rows = connection.execute(sa.select(q).where(is_listed)).mappings().all()
+    stored = {(row["run_id"], row["requirement_id"]): row for row in rows}
     new = []
     for requirement in run.requirements:
-        row = stored.get(requirement.requirement_id)
+        row = stored.get((requirement.run_id or run.run_id, requirement.requirement_id))
         if requirement.run_id not in (None, run.run_id):
-            if row is None or row["run_id"] != requirement.run_id:
+            if row is None:
                 message = f"Requirement {requirement.requirement_id!r} is of run {requirement.run_id!r}."
                 raise BadUsage(message, "Store it with that run, before the run that it is a member of.")
         elif row is None:
             new.append(requirement)
-        elif row["run_id"] != run.run_id:
-            raise RequirementExists(f"Requirement {requirement.requirement_id!r} exists.", "Use another id, or none.")
         elif row["status"] in UNRESOLVED_STATUSES and requirement.status not in UNRESOLVED_STATUSES:
             kept: dict[str, Any] = {"session_id": run.session_id, "run_id": run.run_id}
             kept["created_at"] = requirement.created_at or mapping.from_micros(row["created_at"])
@@ -189,10 +188,10 @@ def _put_requirements(connection: Connection, store: Database, run: Run) -> list
     if new:
         owner = {"session_id": str(run.session_id), "run_id": run.run_id}
         insert_requirements(connection, store, new, owner, int(time.time() * 1_000_000))
-    if run.status not in OPEN_STATUSES and any(row["status"] in UNRESOLVED_STATUSES for row in stored.values()):
+    if run.status not in OPEN_STATUSES and any(row["status"] in UNRESOLVED_STATUSES for row in rows):
         unresolved = (q.c.run_id == run.run_id) & q.c.status.in_(UNRESOLVED_STATUSES)
         connection.execute(q.update().where(unresolved).values(status="expired"))
-    if not stored and not new:
+    if not rows and not new:
         return []
     query = sa.select(q).where(q.c.run_id == run.run_id).order_by(q.c.created_at, q.c.requirement_id)
     return [mapping.requirement_from_row(row) for row in connection.execute(query).mappings()]

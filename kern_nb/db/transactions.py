@@ -72,6 +72,7 @@ class OpenTransaction:
     def end(self) -> None:
         """From now on, calls do not run in it."""
         self._has_ended = True
+        self._failure = None  # its traceback refers to this object, and to cursors that SQLite would wait for
 
     def require_intact(self) -> None:
         """Check, before the commit, that all calls succeeded.
@@ -102,8 +103,8 @@ class OpenTransaction:
         )
 
     def _abandon(self) -> None:
-        self._failure = self._failure or RuntimeError("the function that began it has returned without ending it")
-        self.end()
+        self._has_ended = True
+        self._failure = RuntimeError("the function that began it has returned without ending it")
         with contextlib.suppress(Exception):  # the connection may have been taken back
             self._connection.close()
 

@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
 import pytest
 import sqlalchemy as sa
-from samples import a_run, a_small_run, all_rows, load_session, message_contents, statements
+from samples import a_run, a_small_run, all_rows, inputs, load_session, message_contents, statements
 
 from kern_nb.db import open_store
-from kern_nb.errors import BadUsage, ReadOnlyStore, RunExists, StoreBusy, TransactionFailed
+from kern_nb.errors import BadUsage, ReadOnlyStore, RunExists, StoreBusy, StoreUnavailable, TransactionFailed
 from kern_nb.records import Message, Session, ToolCall
 
 LIMIT_S = 60
@@ -413,3 +414,53 @@ def test_saving_and_deleting_sessions_in_a_block(store):
         assert len(store.get_session("branch").runs) == 3
         raise ZeroDivisionError
     assert all_rows(store) == before
+
+
+def test_a_statement_that_an_interrupt_left_does_not_prevent_commits(store):
+    """IPython keeps the traceback, and with it a statement that has not ended: SQLite waits for its end."""
+    store.append_run("chat", a_small_run())
+    kept = []
+
+    def interrupted(connection):
+        r = store.tables.runs
+        kept.append(connection.execute(r.update().values(output="lost").returning(r.c.run_id)))
+        raise KeyboardInterrupt
+
+    def block():
+        with store.transaction():
+            store.write(interrupted)
+
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt) as caught:
+            block()
+        kept.append(caught.value)
+        with store.transaction():
+            store.append_run("chat", a_small_run())
+    assert [run.output for run in load_session(store, "chat").runs] == ["answer to hello"] * 3
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_a_forked_child_is_not_part_of_the_block(store, engine_name):
+    """Its calls use connections of its own or are refused, and the end of the block commits nothing there."""
+    store.append_run("chat", a_small_run())
+    with store.transaction():
+        store.append_run("chat", a_small_run("in the block"))
+        child = os.fork()
+        if child == 0:
+            try:
+                os._exit(run_in_child(store, engine_name))
+            finally:
+                os._exit(9)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        store.append_run("chat", a_small_run("also"))
+
+    assert inputs(load_session(store, "chat")) == ["hello", "in the block", "also"]
+
+
+def run_in_child(store, engine_name):
+    """Read the session in the forked child; 0 if the rows of the block are not seen."""
+    try:
+        return 0 if len(store.get_session("chat").runs) == 1 else 1
+    except StoreUnavailable:
+        return 0 if engine_name != "postgres" else 2
