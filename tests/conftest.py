@@ -32,8 +32,9 @@ IN_MEMORY = frozenset(
     f"test_{name}.py"
     for name in (
         "append_cost", "blobs", "changed_tables", "concurrent_answers", "deletes", "export_snapshot", "fork", "history",
-        "interrupted_transactions", "interrupts", "live_runs", "many_writers", "requirements", "round_trip",
-        "schema_guard", "session_state", "statement_cache", "user_isolation", "workloads",
+        "interrupted_transactions", "interrupts", "latest", "live_runs", "many_writers", "put_run", "requirements",
+        "round_trip", "run_deletes", "schema_guard", "session_state", "statement_cache", "transactions",
+        "user_isolation", "workloads",
     )
 )  # fmt: skip
 # The engine above the store, where all engines behave alike: the fastest for small stores.

@@ -55,7 +55,7 @@ def upsert_session(
     if connection.execute(sa.select(s.c.session_id).where(s.c.session_id == session_id)).first() is None:
         # Where another process may be faster, this waits for it; a conflict would end an open transaction.
         insert = s.insert() if connection.dialect.name == "duckdb" else store.insert(s).on_conflict_do_nothing()
-        if connection.execute(insert.values(**values)).rowcount:
+        if connection.execute(insert.values(**values).returning(s.c.session_id)).first() is not None:
             return {"session_data": None, "fork_run_index": None, "revision": None}
     # It may have been created just now.
     row = connection.execute(store.statements.touch_session, touch).mappings().first()

@@ -132,14 +132,15 @@ def test_a_reused_run_id_is_the_new_run(store, other_store):
     assert (stored.status, stored.output, [m.content for m in stored.messages]) == ("COMPLETED", "done", ["hello"])
 
 
-def test_an_unchanged_state_is_the_sessions(store):
-    """Concurrent changes of another run are in the state after this one."""
+def test_an_unchanged_state_is_the_one_that_the_run_had(store):
+    """Concurrent changes of another run are in the session's state, which a branch after this one has."""
     store.append_run("chat", a_small_run(session_state={"a": 1}))
     run = store.start_run("chat", input="x")
     store.update_session_state("chat", {"b": 2})
     end = store.finish_run(run.run_id, state_unchanged=True)
 
-    assert end.session_state == load_session(store, "chat").runs[1].session_state == {"a": 1, "b": 2}
+    assert end.session_state == load_session(store, "chat").runs[1].session_state == {"a": 1}
+    assert store.branch("chat", after=1).session_state == {"a": 1, "b": 2}
     assert end.finished_at == load_session(store, "chat").runs[1].finished_at
 
 
