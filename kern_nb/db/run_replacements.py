@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
 
-from kern_nb.db import mapping
+from kern_nb.db import heartbeats, mapping
 from kern_nb.db.column_types import ValidatedType
 from kern_nb.db.damaged_rows import raw
 from kern_nb.db.inheritance import branches_error, load_heirs
@@ -22,6 +22,7 @@ from kern_nb.db.open_runs import merge_session_state, note_state_after, update_r
 from kern_nb.db.process_identity import current_process
 from kern_nb.db.run_claims import pin_branches
 from kern_nb.db.run_writes import insert_requirements, insert_run, upsert_session
+from kern_nb.db.sql_expressions import current_micros
 from kern_nb.errors import BadUsage, RunExists
 from kern_nb.extra_keys import STATE_AFTER, STATE_BEFORE
 from kern_nb.records import OPEN_STATUSES, UNRESOLVED_STATUSES, Requirement, Run
@@ -89,6 +90,9 @@ def _replace(
     values = {name: value for name, value in rows.run.items() if name not in ("session_id", "run_index", "run_id")}
     if values["cost"] != row["cost"]:
         values["cost_source"] = None
+    if process is not None:
+        values["heartbeat_at"] = current_micros()
+        heartbeats.add(store, run.run_id)
     update_run(connection, store, run.run_id, **values, process=process)
     store.run_keys.pop(run.run_id, None)
     requirements = _put_requirements(connection, store, new)
