@@ -57,7 +57,7 @@ class RunMethods(Database):
             OwnerMismatch: The session belongs to another user.
             RunExists: The run id is in use in another session.
             HasBranches: A message that a branch inherits would be changed or removed; nothing was changed.
-            RequirementExists: The id of a requirement is in use in another run.
+            RequirementExists: Two requirements of the run have one id.
             UnstorableValue: A value would be read back differently; nothing was stored.
 
         Example:

@@ -216,8 +216,11 @@ def test_a_paused_teams_run_can_be_stored_as_it_was_read(store):
     store.put_run("chat", read)
 
     assert all_rows(store)["agno_sessions_requirements"] == before
+    other = store.put_run("chat", a_small_run(run_id="other", status="PAUSED", requirements=[ask]))
+    assert [(r.requirement_id, r.run_id) for r in other.requirements] == [("ask", "other")]  # ids are unique in a run
+    new = Requirement(requirement_id="new", kind="confirmation")
     with pytest.raises(RequirementExists):
-        store.put_run("chat", a_small_run(run_id="other", status="PAUSED", requirements=[ask]))
+        store.put_run("chat", a_small_run(run_id="other", status="PAUSED", requirements=[new, new]))
     elsewhere = Requirement(requirement_id="unknown", kind="confirmation", run_id="elsewhere")
     with pytest.raises(BadUsage, match="elsewhere"):
         store.put_run("chat", a_small_run(run_id="team", status="PAUSED", requirements=[elsewhere]))
