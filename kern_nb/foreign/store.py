@@ -3,18 +3,11 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
-from typing import TypeVar
-
-from sqlalchemy.engine import Connection
-
 from kern_nb.db.memory import InMemoryDb
 from kern_nb.errors import ReadOnlyStore
 from kern_nb.foreign.database import ForeignDatabase
 from kern_nb.ingest_report import IngestReport
 from kern_nb.text.formatting import pluralize
-
-T = TypeVar("T")
 
 
 class ForeignStore(InMemoryDb):
@@ -84,12 +77,8 @@ class ForeignStore(InMemoryDb):
         """Read what the program has written since; see `refresh`."""
         self.refresh()
 
-    def write(self, work: Callable[[Connection], T], *, small: bool = False) -> T:
-        """Refuse to write.
-
-        Raises:
-            ReadOnlyStore: always.
-        """
+    def _prepare_write(self) -> None:
+        """Refuse to write."""
         raise ReadOnlyStore(
             f"{self.url} belongs to another program ({self.format}) and is read in place; nothing was written.",
             "Import it into a store of your own: attach that store, then %kern import PATH.",

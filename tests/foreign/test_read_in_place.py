@@ -101,8 +101,9 @@ def test_reading_comparing_and_refusing_writes_change_no_file(log):
         lambda store: store.append_run("c0", Run(input="More")),
         lambda store: store.delete_session("c0"),
         lambda store: store.put_blob(b"x"),
+        lambda store: store.transaction().__enter__(),
     ],
-    ids=["rename", "branch", "score", "run", "delete", "blob"],
+    ids=["rename", "branch", "score", "run", "delete", "blob", "transaction"],
 )
 def test_writes_are_refused_and_name_the_way_out(log, write):
     with open_store(log) as store:
