@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+
 from kern_nb.db.memory import InMemoryDb
 from kern_nb.errors import ReadOnlyStore
 from kern_nb.foreign.database import ForeignDatabase
