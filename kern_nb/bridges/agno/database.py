@@ -1,0 +1,417 @@
+"""`AgnoDb`: a database of Agno's on a store."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import sqlalchemy as sa
+from agno.db.base import BaseDb, SessionType
+from agno.db.utils import (
+    deserialize_run,
+    deserialize_session,
+    deserialize_sessions,
+    get_run_type,
+    validate_pagination,
+)
+
+from kern_nb.bridges.agno import runs as run_reads
+from kern_nb.bridges.agno import sessions as session_io
+from kern_nb.bridges.agno.others import passes_others_on
+from kern_nb.bridges.agno.runs import RunCache, SessionRuns
+from kern_nb.bridges.agno.warnings import warn_not_saved, warning_of_failure
+from kern_nb.bridges.agno.writes import put_runs
+from kern_nb.db.sql_expressions import json_text, lower_text
+from kern_nb.db.store import SessionStore
+from kern_nb.errors import RunNotFound, SessionNotFound
+from kern_nb.interop.agno import json_value
+from kern_nb.records import Session
+
+JsonObject = dict[str, Any]
+
+_SCHEMA_VERSION = "3.0.0"
+_SORTABLE = ("session_id", "session_type", "agent_id", "team_id", "workflow_id", "user_id", "created_at", "updated_at")
+
+
+@passes_others_on
+class AgnoDb(BaseDb):
+    """A database of Agno 3's whose sessions and runs are rows of a store of kern_nb.
+
+    Agents, teams and workflows use it as their ``db``. What Agno's methods return of sessions and runs is what its own
+    databases return. Two processes that save one session keep the keys of both, and the counts of both. A run of one
+    user in another's session is refused.
+
+    Args:
+        store: The store.
+        others: A database of Agno's for everything else: memories, knowledge, evals, traces. Without one, its methods
+            raise `NotInStore`.
+        id: The id of the database in Agno.
+
+    Example:
+        >>> from agno.agent import Agent
+        >>> from kern_nb.bridges.agno import AgnoDb
+        >>> from kern_nb.db import InMemoryDb
+        >>> db = AgnoDb(InMemoryDb())
+        >>> agent = Agent(db=db, session_id="chat")
+        >>> db.get_session("chat") is None
+        True
+    """
+
+    def __init__(self, store: SessionStore, *, others: BaseDb | None = None, id: str | None = None) -> None:
+        super().__init__(session_table=store.tables.name, runs_table=f"{store.tables.name}_runs", id=id)
+        self.store = store
+        self.others = others
+        self._cache = RunCache()
+        self._absent: set[str] = set()  # sessions that were read and did not exist
+
+    def __repr__(self) -> str:
+        return f"AgnoDb({self.store!r})"
+
+    # Tables -----------------------------------------------------------------------------------------------------------
+
+    def table_exists(self, table_name: str) -> bool:
+        """Whether the store has sessions; of other tables, whether ``others`` has them."""
+        if table_name in {self.session_table_name, self.runs_table_name}:
+            return self.store.exists()
+        return self.others is not None and self.others.table_exists(table_name)
+
+    def get_latest_schema_version(self, table_name: str) -> str:
+        """Agno's version of the layout of sessions and runs; of other tables, that of ``others``."""
+        if table_name in {self.session_table_name, self.runs_table_name} or self.others is None:
+            return _SCHEMA_VERSION
+        return str(self.others.get_latest_schema_version(table_name))
+
+    def to_dict(self) -> JsonObject:
+        """What identifies the database in a saved agent: the URL of the store, without a password."""
+        return super().to_dict() | {"type": "kern_nb", "url": str(self.store.url)}
+
+    @classmethod
+    def from_dict(cls, data: JsonObject) -> AgnoDb:
+        """Open the store of a saved agent."""
+        from kern_nb.db.open import open_store
+
+        return cls(open_store(data["url"]), id=data.get("id"))
+
+    def close(self) -> None:
+        """Close ``others``; the store stays open."""
+        if self.others is not None:
+            self.others.close()
+
+    # Sessions ---------------------------------------------------------------------------------------------------------
+
+    def get_session(
+        self,
+        session_id: str,
+        session_type: SessionType | None = None,
+        user_id: str | None = None,
+        deserialize: bool | None = True,
+        runs_limit: int | None = None,
+    ) -> Any:
+        """A session with its runs, those that a branch inherits included; None if it is another user's.
+
+        Args:
+            session_id: The session.
+            session_type: The class of the result; None derives it.
+            user_id: Its user.
+            deserialize: Whether to return a session of Agno's; otherwise a dict.
+            runs_limit: Only the last runs of the context.
+        """
+        record = self.store.get_session(session_id, user_id=user_id, runs=False)
+        if record is None:
+            self._absent.add(session_id)
+            return None
+        row = session_io.to_row(record)
+        runs = SessionRuns(self.store, session_id, self._cache)
+        is_agent = record.session_type == "agent" and session_type in {None, SessionType.AGENT}
+        if not deserialize or runs_limit is not None or not is_agent:
+            row["runs"] = runs.dicts(runs_limit)
+            if not deserialize:
+                return row
+            session = deserialize_session(session_type, row)
+        else:
+            session = deserialize_session(session_type, row | {"runs": None})
+            session.runs = runs.objects()
+        session_io.remember(session, record)
+        return session
+
+    def get_sessions(
+        self,
+        session_type: SessionType | None = None,
+        user_id: str | None = None,
+        component_id: str | None = None,
+        session_name: str | None = None,
+        start_timestamp: int | None = None,
+        end_timestamp: int | None = None,
+        limit: int | None = None,
+        page: int | None = None,
+        sort_by: str | None = None,
+        sort_order: str | None = None,
+        deserialize: bool | None = True,
+        include_runs: bool = True,
+    ) -> Any:
+        """Matching sessions: a list, or with ``deserialize=False`` dicts and the number of all matches.
+
+        Args:
+            session_type: agent, team or workflow.
+            user_id: Only sessions of this user.
+            component_id: Only sessions of this agent, team or workflow.
+            session_name: A part of the title, ignoring case.
+            start_timestamp: The earliest time of creation.
+            end_timestamp: The latest time of creation.
+            limit: The size of a page.
+            page: The page, from 1.
+            sort_by: A column; None for the time of creation.
+            sort_order: asc, or desc; with a column, the latter is the default.
+            deserialize: Whether to return sessions of Agno's.
+            include_runs: Whether to read their runs.
+        """
+        validate_pagination(limit, page)
+        s = self.store.tables.sessions
+        where: list[sa.ColumnElement[bool]] = []
+        kind = None if session_type is None else SessionType(session_type).value
+        if kind is not None:
+            where.append(s.c.session_type == kind)
+        if user_id is not None:
+            where.append(s.c.user_id == user_id)
+        if component_id is not None:
+            owners = [f"{kind}_id"] if kind else ["agent_id", "team_id", "workflow_id"]
+            where.append(sa.or_(*(s.c[name] == component_id for name in owners)))
+        if start_timestamp is not None:
+            where.append(s.c.created_at >= start_timestamp)
+        if end_timestamp is not None:
+            where.append(s.c.created_at <= end_timestamp)
+        if session_name is not None:
+            title = sa.type_coerce(lower_text(json_text(s.c.session_data, "session_name")), sa.Text())
+            where.append(title.contains(session_name.lower(), autoescape=True))
+        column = sa.func.coalesce(s.c.updated_at, s.c.created_at) if sort_by == "updated_at" else s.c.created_at
+        if sort_by in _SORTABLE and sort_by != "updated_at":
+            column = s.c[sort_by]
+        is_ascending = sort_order == "asc" or sort_by not in _SORTABLE
+        query = sa.select(s.c.session_id).where(*where)
+        query = query.order_by(column.asc() if is_ascending else column.desc(), s.c.session_id)
+        if limit is not None:
+            query = query.limit(limit).offset(((page or 1) - 1) * limit)
+        with self.store.read_connection() as connection:
+            total = connection.execute(sa.select(sa.func.count()).select_from(s).where(*where)).scalar_one()
+            session_ids = connection.execute(query).scalars().all()
+        records = [r for i in session_ids if (r := self.store.get_session(i, runs=False)) is not None]
+        rows = [session_io.to_row(record) for record in records]
+        for row in rows:
+            row["runs"] = self._runs(row["session_id"]).dicts() if include_runs else None
+        if not deserialize:
+            return rows, total
+        sessions = deserialize_sessions(session_type, rows)
+        for session, record in zip(sessions, records, strict=True):
+            session_io.remember(session, record)
+        return sessions
+
+    def upsert_session(self, session: Any, deserialize: bool | None = True) -> Any:
+        """Save a session without its runs; returns it as stored, or None if it is another user's.
+
+        What others saved since this session was read stays, key by key; counts are added up.
+        """
+        with warning_of_failure(f"Session {session.session_id!r}"):
+            stored = self._save(session)
+        if stored is None:
+            warn_not_saved(f"Session {session.session_id!r}", "it belongs to another user.")
+            return None
+        row = session_io.to_row(stored)
+        if not deserialize:
+            row["runs"] = [run if isinstance(run, dict) else run.to_dict() for run in session.runs or []]
+            return row
+        saved = deserialize_session(None, row)
+        saved.runs = session.runs
+        session_io.remember(saved, stored)
+        return saved
+
+    def _save(self, session: Any, updated_at: int | None = None) -> Session | None:
+        record = session_io.to_record(session)
+        base = session_io.base_of(session)
+        before = None if base is None else base.record
+        if base is None or before is None:
+            current = self.store.get_session(record.session_id, runs=False)
+            # An agent that has seen no session adds to what others saved; a session from elsewhere replaces it.
+            before = None if record.session_id in self._absent else current
+        else:
+            current = before
+        if current is not None and current.user_id not in {None, record.user_id}:
+            return None
+        if updated_at is not None:
+            record.updated_at = updated_at
+        elif current is None:
+            record.updated_at = record.created_at
+        if current is not None:
+            record.created_at, record.session_type = None, current.session_type
+        stored = session_io.save(self.store, record, before)
+        self._absent.discard(record.session_id)
+        session_io.remember(session, stored)
+        return stored
+
+    def upsert_sessions(
+        self, sessions: Sequence[Any], deserialize: bool | None = True, preserve_updated_at: bool = False
+    ) -> list[Any]:
+        """Save sessions without their runs; returns those that were saved.
+
+        Args:
+            sessions: The sessions.
+            deserialize: Whether to return sessions of Agno's.
+            preserve_updated_at: Whether to store their own ``updated_at``.
+        """
+        results = []
+        for session in sessions:
+            if session is None:
+                continue
+            with warning_of_failure(f"Session {session.session_id!r}"):
+                stored = self._save(session, session.updated_at if preserve_updated_at else None)
+            if stored is None:
+                warn_not_saved(f"Session {session.session_id!r}", "it belongs to another user.")
+                continue
+            row = session_io.to_row(stored)
+            row["runs"] = [run if isinstance(run, dict) else run.to_dict() for run in session.runs or []]
+            results.append(deserialize_session(None, row) if deserialize else row)
+        return results
+
+    def rename_session(
+        self,
+        session_id: str,
+        session_type: SessionType | None,
+        session_name: str,
+        user_id: str | None = None,
+        deserialize: bool | None = True,
+    ) -> Any:
+        """Set the title of a session; returns the session, or None if there is none of the user.
+
+        Args:
+            session_id: The session.
+            session_type: The class of the result; None derives it.
+            session_name: The title.
+            user_id: The user of the session.
+            deserialize: Whether to return a session of Agno's; otherwise a dict.
+        """
+        if self.store.get_session(session_id, user_id=user_id, runs=False) is None:
+            return None
+        self.store.rename_session(session_id, session_name, user_id=user_id)
+        return self.get_session(session_id, session_type, user_id=user_id, deserialize=deserialize)
+
+    def delete_session(self, session_id: str, user_id: str | None = None) -> bool:
+        """Delete a session with its runs; False if there is none of the user.
+
+        Raises:
+            HasBranches: Branches inherit its runs.
+        """
+        self._cache.forget(session_id)
+        self._absent.discard(session_id)
+        if self.store.get_session(session_id, user_id=user_id, runs=False) is None:
+            return False
+        try:
+            self.store.delete_session(session_id, user_id=user_id)
+        except SessionNotFound:
+            return False
+        return True
+
+    def delete_sessions(self, session_ids: list[str], user_id: str | None = None) -> None:
+        """Delete sessions of a user with their runs.
+
+        Raises:
+            HasBranches: Branches inherit the runs of one.
+        """
+        for session_id in session_ids:
+            self.delete_session(session_id, user_id=user_id)
+
+    # Runs -------------------------------------------------------------------------------------------------------------
+
+    def upsert_run(
+        self, run: Any, session_id: str, user_id: str | None = None, run_index: int | None = None
+    ) -> None:
+        """Save a run, or replace it. The store assigns its index: ``run_index`` is a position in Agno's memory.
+
+        Args:
+            run: A run of an agent, team or workflow, or its dict.
+            session_id: The session.
+            user_id: The user of the session.
+            run_index: Not used.
+
+        Raises:
+            OwnerMismatch: The session belongs to another user.
+        """
+        with warning_of_failure(f"A run of session {session_id!r}"):
+            data = json_value(run if isinstance(run, dict) else run.to_dict())
+            if data.get("run_id") is None:
+                raise ValueError("Run must have a run_id")  # as Agno's databases do
+            owner = user_id if user_id is not None else data.get("user_id")
+            put_runs(self.store, session_id, run_reads.to_records(data, get_run_type(run), owner))
+
+    def get_run(self, run_id: str, deserialize: bool | None = True) -> Any:
+        """A run of Agno's, or the row of its table as a dict; None if there is none."""
+        row = run_reads.find_run(self.store, run_id)
+        if row is None or not deserialize:
+            return row
+        return deserialize_run(row["run_type"], row["run_data"])
+
+    def get_runs(
+        self,
+        session_id: str | None = None,
+        user_id: str | None = None,
+        agent_id: str | None = None,
+        team_id: str | None = None,
+        workflow_id: str | None = None,
+        status: Any = None,
+        limit: int | None = None,
+        page: int | None = None,
+        sort_by: str | None = None,
+        sort_order: str | None = None,
+        deserialize: bool | None = True,
+    ) -> Any:
+        """Matching runs: a list, or with ``deserialize=False`` rows as dicts and the number of all matches.
+
+        Args:
+            session_id: Only runs of this session, those that it inherits included.
+            user_id: Only runs of this user.
+            agent_id: Only runs of this agent.
+            team_id: Only runs of this team.
+            workflow_id: Only runs of this workflow.
+            status: Only runs with this status.
+            limit: The size of a page.
+            page: The page, from 1.
+            sort_by: A column; None for the index.
+            sort_order: asc, or desc; with a column, the latter is the default.
+            deserialize: Whether to return runs of Agno's.
+        """
+        validate_pagination(limit, page)
+        filters = {"session_id": session_id, "user_id": user_id, "agent_id": agent_id, "team_id": team_id}
+        filters |= {"workflow_id": workflow_id, "status": getattr(status, "value", status)}
+        offset = 0 if limit is None or page is None else (page - 1) * limit
+        options: JsonObject = {"sort_by": sort_by, "ascending": sort_order == "asc", "limit": limit, "offset": offset}
+        rows, total = run_reads.find_runs(self.store, filters, **options)
+        if not deserialize:
+            return rows, total
+        return [deserialize_run(row["run_type"], row["run_data"]) for row in rows]
+
+    def delete_run(self, run_id: str) -> bool:
+        """Delete a run; False if there is none.
+
+        Raises:
+            HasBranches: Branches inherit it.
+        """
+        try:
+            inside = self.store.member_runs(run_id)
+            self.store.delete_run(run_id)
+        except RunNotFound:
+            return False
+        for run in inside:
+            self.store.delete_run(run.run_id)
+        return True
+
+    def delete_runs(self, run_ids: list[str]) -> None:
+        """Delete runs.
+
+        Raises:
+            HasBranches: Branches inherit one.
+        """
+        for run_id in run_ids:
+            self.delete_run(run_id)
+
+    def _runs(self, session_id: str) -> SessionRuns:
+        return SessionRuns(self.store, session_id, self._cache)
+
+

@@ -1,0 +1,249 @@
+"""Runs of Agno's agents, teams and workflows, and the runs of steps that are inside a workflow's."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import Any, cast, get_args
+
+from kern_nb.interop.agno.messages import (
+    AGNO,
+    calls_from_agno,
+    message_from_agno,
+    message_to_agno,
+    tool_to_agno,
+)
+from kern_nb.interop.agno.requirements import answered, requirement_from_agno
+from kern_nb.interop.agno.usage import metrics_from_usage, usage_from_metrics
+from kern_nb.interop.agno.values import JsonObject, restore, split, to_float, to_seconds, to_text, to_time, without_none
+from kern_nb.records import OPEN_STATUSES, Run, RunStatus, SessionType
+
+_STATUSES = get_args(RunStatus)
+_NESTED = ("metrics", "input")
+_OWNERS = ("agent_id", "team_id", "workflow_id")
+
+# In the ``internal`` of a run, under `AGNO`:
+_TOOLS = "tools"  # the ids of the calls in its ``tools``, in order
+_RAW_CALLS = "raw_calls"  # its calls have no ids of their own, and are in ``extra`` as Agno states them
+_NO_MESSAGES = "no_messages"  # Agno's list of its messages, if any, is in ``extra``
+_RUNS = "runs"  # by key of Agno's dict: the ids of the runs inside it, which are rows of their own
+_INSIDE = "inside"  # it is inside the dict of its parent
+
+_RUNS_INSIDE = ("step_executor_runs", "workflow_agent_run")
+"""Keys of Agno's dict of a workflow run whose values are complete runs, without a row in Agno's database."""
+
+
+def run_type(data: Mapping[str, Any]) -> SessionType:
+    """The type of a run, as Agno derives it."""
+    if data.get("agent_id") or data.get("agent_name"):
+        return "agent"
+    return "team" if data.get("team_id") or data.get("team_name") else "workflow"
+
+
+def is_nested(run: Run) -> bool:
+    """Whether Agno has a run inside the dict of its parent, and not in its list of runs."""
+    return _INSIDE in run.internal.get(AGNO, {})
+
+
+def from_agno(data: JsonObject, *, kind: SessionType | None = None, user_id: str | None = None) -> list[Run]:
+    """The runs of a store for one of Agno's: the run, and the runs inside it.
+
+    Args:
+        data: Agno's dict of the run, with JSON's types.
+        kind: Its type; None derives it.
+        user_id: The user of its session.
+    """
+    kind = kind or run_type(data)
+    inside = _runs_inside(data)
+    messages = data["messages"] if _is_dicts(data.get("messages")) else []
+    tools = data["tools"] if _is_dicts(data.get("tools")) else []
+    calls, is_exact = calls_from_agno(messages, tools)
+    provider, model = to_text(data.get("model_provider")), to_text(data.get("model"))
+    status = data.get("status")
+    status = cast("RunStatus", status if status in _STATUSES else "COMPLETED")
+    metrics = data.get("metrics")
+    metrics = metrics if isinstance(metrics, dict) else {}
+    content, duration_s = data.get("content"), to_float(metrics.get("duration"))
+    error = content if status == "ERROR" and isinstance(content, str) else None
+    run = Run(
+        run_id=str(data["run_id"]),
+        session_id=to_text(data.get("session_id")),
+        parent_run_id=to_text(data.get("parent_run_id")),
+        run_type=kind,
+        user_id=user_id,
+        status=status,
+        model=model,
+        model_provider=provider,
+        input=_input(data.get("input")),
+        output=None if error is not None else content,
+        error=error,
+        usage=None if kind == "workflow" else usage_from_metrics(metrics, provider),
+        duration_s=duration_s,
+        time_to_first_token_s=to_float(metrics.get("time_to_first_token")),
+        session_state=state if isinstance(state := data.get("session_state"), dict) else None,
+        created_at=to_time(data.get("created_at")),
+    )
+    for name in _OWNERS:
+        setattr(run, name, to_text(data.get(name)))
+    if run.created_at is not None and duration_s is not None and status not in OPEN_STATUSES:
+        run.finished_at = run.created_at + timedelta(seconds=duration_s)
+    options: JsonObject = {"provider": provider, "model": model, "is_exact": is_exact}
+    run.messages = [message_from_agno(message, calls, **options) for message in messages]
+    run.tool_calls = list(calls.values())
+    run.requirements = _requirements(data, is_paused=status == "PAUSED")
+    note: JsonObject = {}
+    if not is_exact:
+        note[_RAW_CALLS] = True
+    elif _is_dicts(data.get("tools")):
+        note[_TOOLS] = [tool["tool_call_id"] for tool in tools]
+    if not messages:
+        note[_NO_MESSAGES] = True
+    nested_runs: list[Run] = []
+    if inside:
+        note[_RUNS] = {}
+        for key, values in inside.items():
+            many = values if isinstance(values, list) else [values]
+            note[_RUNS][key] = [v["run_id"] for v in many] if isinstance(values, list) else values["run_id"]
+            for value in many:
+                step, *rest = from_agno(value, user_id=user_id)
+                step.parent_run_id = run.run_id
+                step.internal[AGNO][_INSIDE] = {"key": key, "parent_run_id": value.get("parent_run_id")}
+                nested_runs += [step, *rest]
+    run.internal = {AGNO: note}
+    # What is split into rows of its own is compared there.
+    in_rows = {*inside, *(["messages"] if messages else []), *(["tools"] if _TOOLS in note else [])}
+    source = {key: value for key, value in data.items() if key not in in_rows}
+    extra, differences = split(source, _columns(run), _NESTED)
+    run.extra, run.internal[AGNO] = extra, note | differences
+    return [run, *nested_runs]
+
+
+def _runs_inside(data: JsonObject) -> JsonObject:
+    """The complete runs inside a dict by key, if each has an id of its own."""
+    inside: JsonObject = {}
+    ids: list[Any] = [data.get("run_id")]
+    for key in _RUNS_INSIDE:
+        values = data.get(key)
+        many = values if isinstance(values, list) else [values]
+        if many and all(isinstance(v, dict) and isinstance(v.get("run_id"), str) for v in many):
+            inside[key] = values
+            ids += [v["run_id"] for v in many]
+    return inside if len(set(ids)) == len(ids) else {}
+
+
+def _is_dicts(values: Any) -> bool:
+    """Whether a value is a list of dicts."""
+    return isinstance(values, list) and all(isinstance(value, dict) for value in values)
+
+
+def _requirements(data: JsonObject, *, is_paused: bool) -> list[Any]:
+    requirements = data.get("requirements")
+    dicts = [r for r in requirements if isinstance(r, dict) and r.get("id")] if isinstance(requirements, list) else []
+    # A member's requirement belongs to the member's run.
+    own = [r for r in dicts if r.get("member_run_id") in {None, data.get("run_id")}]
+    return [requirement_from_agno(requirement, is_paused=is_paused) for requirement in own]
+
+
+def _input(value: Any) -> Any:
+    """The input of a run: that of an agent's or a team's is inside an object with its media."""
+    return value.get("input_content") if isinstance(value, dict) and "input_content" in value else value
+
+
+def to_agno(run: Run, *, session_id: str | None = None, inside: Mapping[str, Run] | None = None) -> JsonObject:
+    """Agno's dict of a run; the inverse of `from_agno` for its own.
+
+    Args:
+        run: The run.
+        session_id: The session that shows it: a branch has runs of its parents.
+        inside: By id, the runs that may be inside it.
+    """
+    columns = _columns(run)
+    note = run.internal.get(AGNO)
+    if note is None:
+        data = columns | _rows(run) | {"content_type": "str"}
+    else:
+        data = restore(columns, run.extra, note, _NESTED) | _rows(run)
+        data = _with_answers(data, run.requirements)
+        for key, ids in note.get(_RUNS, {}).items():
+            runs = {i: r for i in ([ids] if isinstance(ids, str) else ids) if (r := (inside or {}).get(i)) is not None}
+            dicts = [_nested_to_agno(r, session_id, inside) for r in runs.values()]
+            data[key] = (dicts[0] if dicts else None) if isinstance(ids, str) else dicts
+    if session_id is not None and run.session_id not in {None, session_id}:
+        data["session_id"] = session_id
+    return data
+
+
+def _nested_to_agno(run: Run, session_id: str | None, inside: Mapping[str, Run] | None) -> JsonObject:
+    data = to_agno(run, session_id=session_id, inside=inside)
+    parent = run.internal[AGNO].get(_INSIDE, {}).get("parent_run_id")
+    if parent is None:
+        data.pop("parent_run_id", None)
+    else:
+        data["parent_run_id"] = parent
+    return data
+
+
+def _columns(run: Run) -> JsonObject:
+    """What Agno's dict of a run has from columns."""
+    provider = run.model_provider
+    metrics = metrics_from_usage(run.usage, provider) or {}
+    times = {"time_to_first_token": run.time_to_first_token_s, "duration": run.duration_s}
+    columns: JsonObject = {
+        "run_id": run.run_id,
+        "session_id": run.session_id,
+        "parent_run_id": run.parent_run_id,
+        "user_id": run.user_id,
+        "content": run.error if run.output is None else run.output,
+        "model": run.model,
+        "model_provider": provider,
+        "session_state": run.session_state,
+        "created_at": to_seconds(run.created_at),
+        "status": "ERROR" if run.status == "INTERRUPTED" else run.status,
+        "metrics": metrics | without_none(times) or None,
+    }
+    columns |= {name: getattr(run, name) for name in _OWNERS}
+    if run.input is not None:
+        columns["input"] = run.input if run.run_type == "workflow" else {"input_content": run.input}
+    columns = without_none(columns)
+    columns.setdefault(f"{run.run_type}_id", None)  # Agno skips a run without this key
+    return columns
+
+
+def _rows(run: Run) -> JsonObject:
+    """What Agno's dict of a run has from rows of messages and tool calls."""
+    note = run.internal.get(AGNO, {})
+    is_exact = not note.get(_RAW_CALLS, False)
+    rows: JsonObject = {}
+    if run.messages or (AGNO in run.internal and _NO_MESSAGES not in note):
+        provider = run.model_provider
+        rows["messages"] = [message_to_agno(message, provider, is_exact=is_exact) for message in run.messages]
+    by_id = {call.tool_call_id: call for call in run.tool_calls}
+    if _TOOLS in note:
+        rows["tools"] = [tool_to_agno(by_id[call_id]) for call_id in note[_TOOLS] if call_id in by_id]
+    elif AGNO not in run.internal and by_id:
+        rows["tools"] = [tool_to_agno(call) for call in run.tool_calls]
+    return rows
+
+
+def _with_answers(data: JsonObject, requirements: Sequence[Any]) -> JsonObject:
+    """A paused run with the answers that the store has, which its agent then continues with."""
+    # Those that Agno itself stored have no time.
+    resolved = {r.requirement_id: r for r in requirements if r.status == "resolved" and r.resolved_at is not None}
+    if data.get("status") != "PAUSED" or not resolved or not isinstance(data.get("requirements"), list):
+        return data
+    changed = []
+    for requirement in data["requirements"]:
+        answer = resolved.get(requirement.get("id")) if isinstance(requirement, dict) else None
+        changed.append(requirement if answer is None else answered(requirement, answer))
+    tools = {
+        tool.get("tool_call_id"): tool
+        for before, now in zip(data["requirements"], changed, strict=True)
+        if before is not now and isinstance(tool := now.get("tool_execution"), dict)
+    }
+    result = data | {"requirements": changed}
+    if isinstance(data.get("tools"), list):
+        result["tools"] = [tools.get(tool.get("tool_call_id"), tool) for tool in data["tools"]]
+    return result
+
+
