@@ -14,10 +14,15 @@ from kern_nb.interop.agno.messages import (
     message_to_agno,
     tool_to_agno,
 )
-from kern_nb.interop.agno.requirements import answered, requirement_from_agno
+from kern_nb.interop.agno.requirements import (
+    answered,
+    answered_step,
+    requirement_from_agno,
+    step_requirements_from_agno,
+)
 from kern_nb.interop.agno.usage import metrics_from_usage, usage_from_metrics
 from kern_nb.interop.agno.values import JsonObject, restore, split, to_float, to_seconds, to_text, to_time, without_none
-from kern_nb.records import OPEN_STATUSES, Run, RunStatus, SessionType
+from kern_nb.records import OPEN_STATUSES, Requirement, Run, RunStatus, SessionType
 
 _STATUSES = get_args(RunStatus)
 _NESTED = ("metrics", "input")
@@ -28,6 +33,7 @@ _TOOLS = "tools"  # the ids of the calls in its ``tools``, in order
 _RAW_CALLS = "raw_calls"  # its calls have no ids of their own, and are in ``extra`` as Agno states them
 _NO_MESSAGES = "no_messages"  # Agno's list of its messages, if any, is in ``extra``
 _RUNS = "runs"  # by key of Agno's dict: the ids of the runs inside it, which are rows of their own
+_PAUSED = "paused"  # Agno saved it as paused, and whoever resumes it has claimed it since
 _INSIDE = "inside"  # it is inside the dict of its parent
 
 _RUNS_INSIDE = ("step_executor_runs", "workflow_agent_run")
@@ -99,6 +105,8 @@ def from_agno(data: JsonObject, *, kind: SessionType | None = None, user_id: str
         note[_TOOLS] = [tool["tool_call_id"] for tool in tools]
     if not messages:
         note[_NO_MESSAGES] = True
+    if status == "PAUSED":
+        note[_PAUSED] = True
     nested_runs: list[Run] = []
     if inside:
         note[_RUNS] = {}
@@ -137,12 +145,18 @@ def _is_dicts(values: Any) -> bool:
     return isinstance(values, list) and all(isinstance(value, dict) for value in values)
 
 
-def _requirements(data: JsonObject, *, is_paused: bool) -> list[Any]:
+def _requirements(data: JsonObject, *, is_paused: bool) -> list[Requirement]:
     requirements = data.get("requirements")
     dicts = [r for r in requirements if isinstance(r, dict) and r.get("id")] if isinstance(requirements, list) else []
     # A member's requirement belongs to the member's run.
     own = [r for r in dicts if r.get("member_run_id") in {None, data.get("run_id")}]
-    return [requirement_from_agno(requirement, is_paused=is_paused) for requirement in own]
+    result = [requirement_from_agno(requirement, is_paused=is_paused) for requirement in own]
+    steps = data.get("step_requirements")
+    for step in steps if isinstance(steps, list) else ():
+        if isinstance(step, dict):
+            ids = {requirement.requirement_id for requirement in result}
+            result += [r for r in step_requirements_from_agno(step, ids, is_paused=is_paused) if r.requirement_id not in ids]
+    return result
 
 
 def _input(value: Any) -> Any:
@@ -199,7 +213,7 @@ def _columns(run: Run) -> JsonObject:
         "model_provider": provider,
         "session_state": run.session_state,
         "created_at": to_seconds(run.created_at),
-        "status": "ERROR" if run.status == "INTERRUPTED" else run.status,
+        "status": _status(run),
         "metrics": metrics | without_none(times) or None,
     }
     columns |= {name: getattr(run, name) for name in _OWNERS}
@@ -208,6 +222,13 @@ def _columns(run: Run) -> JsonObject:
     columns = without_none(columns)
     columns.setdefault(f"{run.run_type}_id", None)  # Agno skips a run without this key
     return columns
+
+
+def _status(run: Run) -> str:
+    """The status of a run, in Agno's words."""
+    if run.status == "RUNNING" and _PAUSED in run.internal.get(AGNO, {}):
+        return "PAUSED"
+    return "ERROR" if run.status == "INTERRUPTED" else run.status
 
 
 def _rows(run: Run) -> JsonObject:
@@ -226,24 +247,25 @@ def _rows(run: Run) -> JsonObject:
     return rows
 
 
-def _with_answers(data: JsonObject, requirements: Sequence[Any]) -> JsonObject:
+def _with_answers(data: JsonObject, requirements: Sequence[Requirement]) -> JsonObject:
     """A paused run with the answers that the store has, which its agent then continues with."""
     # Those that Agno itself stored have no time.
     resolved = {r.requirement_id: r for r in requirements if r.status == "resolved" and r.resolved_at is not None}
-    if data.get("status") != "PAUSED" or not resolved or not isinstance(data.get("requirements"), list):
+    if data.get("status") != "PAUSED" or not resolved:
         return data
-    changed = []
+    result = dict(data)
+    if _is_dicts(data.get("step_requirements")):
+        result["step_requirements"] = [answered_step(step, resolved) for step in data["step_requirements"]]
+    if not _is_dicts(data.get("requirements")):
+        return result
+    changed, tools = [], {}
     for requirement in data["requirements"]:
-        answer = resolved.get(requirement.get("id")) if isinstance(requirement, dict) else None
-        changed.append(requirement if answer is None else answered(requirement, answer))
-    tools = {
-        tool.get("tool_call_id"): tool
-        for before, now in zip(data["requirements"], changed, strict=True)
-        if before is not now and isinstance(tool := now.get("tool_execution"), dict)
-    }
-    result = data | {"requirements": changed}
-    if isinstance(data.get("tools"), list):
+        answer = resolved.get(requirement.get("id"))
+        now = requirement if answer is None else answered(requirement, answer)
+        changed.append(now)
+        if answer is not None:
+            tools[now["tool_execution"].get("tool_call_id")] = now["tool_execution"]
+    result["requirements"] = changed
+    if _is_dicts(data.get("tools")):
         result["tools"] = [tools.get(tool.get("tool_call_id"), tool) for tool in data["tools"]]
     return result
-
-
