@@ -11,6 +11,7 @@ from agno.team import Team
 from agno.workflow import Workflow
 
 from kern_nb.bridges.agno.database import AgnoDb
+from kern_nb.bridges.agno.resume import guard_resumes
 from kern_nb.db.store import SessionStore
 from kern_nb.errors import BadUsage
 
@@ -44,7 +45,10 @@ def attach(agent: Any, store: SessionStore) -> Callable[[], None]:
         others = db.others if isinstance(db, AgnoDb) else db
         owner.db = dbs.setdefault(id(others), AgnoDb(store, others=others if isinstance(others, BaseDb) else None))
 
+    undo_guard = guard_resumes(agent, store)
+
     def undo() -> None:
+        undo_guard()
         for owner, db in before:
             owner.db = db
 

@@ -20,10 +20,10 @@ from kern_nb.bridges.agno import sessions as session_io
 from kern_nb.bridges.agno.others import passes_others_on
 from kern_nb.bridges.agno.runs import RunCache, SessionRuns
 from kern_nb.bridges.agno.warnings import warn_not_saved, warning_of_failure
-from kern_nb.bridges.agno.writes import put_runs
+from kern_nb.bridges.agno.writes import delete_run, put_runs
 from kern_nb.db.sql_expressions import json_text, lower_text
 from kern_nb.db.store import SessionStore
-from kern_nb.errors import RunNotFound, SessionNotFound
+from kern_nb.errors import SessionNotFound
 from kern_nb.interop.agno import json_value
 from kern_nb.records import Session
 
@@ -393,14 +393,7 @@ class AgnoDb(BaseDb):
         Raises:
             HasBranches: Branches inherit it.
         """
-        try:
-            inside = self.store.member_runs(run_id)
-            self.store.delete_run(run_id)
-        except RunNotFound:
-            return False
-        for run in inside:
-            self.store.delete_run(run.run_id)
-        return True
+        return delete_run(self.store, run_id)
 
     def delete_runs(self, run_ids: list[str]) -> None:
         """Delete runs.

@@ -15,19 +15,20 @@ import sqlalchemy as sa
 from agno.db.utils import HISTORY_SKIP_STATUSES, deserialize_history_run
 from sqlalchemy.engine import Connection
 
+from kern_nb.bridges.agno.writes import runs_inside
 from kern_nb.db import codec, reads
 from kern_nb.db.lineage import Lineage, load_lineage
 from kern_nb.db.schema import Tables
 from kern_nb.db.store import SessionStore
-from kern_nb.interop.agno import AGNO, from_agno, to_agno
+from kern_nb.interop.agno import AGNO, from_agno, has_runs, to_agno
 from kern_nb.records import Run, Session, SessionType
 
 JsonObject = dict[str, Any]
 
 _MAX_SESSIONS = 64
 _SAVED_AT = "saved_at"  # in ``internal``: when Agno saved the run, in microseconds; changes with every save
+_WAITING = ("PAUSED", "RUNNING")  # a run that may have answers since Agno saved it; one that is resumed is running
 _IS_INSIDE = '"inside": {'  # in the text of ``internal``; see `kern_nb.interop.agno`
-_HAS_RUNS = '"runs": {'
 
 
 class _Version(NamedTuple):
@@ -121,12 +122,12 @@ class SessionRuns:
             missing = [
                 row["run_id"]
                 for row in shown
-                if row["status"] == "PAUSED" or entries.get(row["run_id"], (None,))[0] != versions[row["run_id"]]
+                if row["status"] in _WAITING or entries.get(row["run_id"], (None,))[0] != versions[row["run_id"]]
             ]
             runs = _load(connection, tables, lineage, _with_inside(rows, missing))
         for run_id in missing:
             run = runs[run_id]
-            if run.status == "PAUSED":
+            if run.status in _WAITING:
                 run.requirements = self._store.requirements(run_id=run_id, status=None)
             entries[run_id] = (versions[run_id], encode(to_agno(run, session_id=self._session_id, inside=runs)))
         if limit is None:  # a deleted run stays no longer
@@ -215,17 +216,6 @@ def find_run(store: SessionStore, run_id: str) -> JsonObject | None:
         run = store.get_run(run_id)
     except KeyError:
         return None
-    inside: dict[str, Run] = {}
-    if _has_runs(run):
-        pending = [run_id]
-        for parent in pending:  # grows
-            members = store.member_runs(parent)
-            inside |= {member.run_id: member for member in members}
-            pending += [member.run_id for member in members if _has_runs(member)]
+    inside = {step.run_id: step for step in runs_inside(store, run_id)} if has_runs(run) else {}
     return run_row(run, to_agno(run, inside=inside))
-
-
-def _has_runs(run: Run) -> bool:
-    return "runs" in run.internal.get(AGNO, {})
-
 

@@ -2,57 +2,56 @@
 
 from __future__ import annotations
 
-import time
-from contextlib import nullcontext
-from typing import Any
+from collections.abc import Sequence
 
-import sqlalchemy as sa
-
-from kern_nb.db import mapping
 from kern_nb.db.open_runs import update_run
-from kern_nb.db.run_writes import insert_requirements, insert_run, upsert_session
 from kern_nb.db.store import SessionStore
-from kern_nb.errors import RunExists
+from kern_nb.errors import RunNotFound
+from kern_nb.interop.agno import has_runs, is_nested
 from kern_nb.records import Run
 
 
-def put_runs(store: SessionStore, session_id: str, runs: list[Run]) -> None:
-    """Store a run and the runs inside it, or replace them."""
-    with transaction(store):
-        for run in runs:
-            state, run.session_state = run.session_state, None
-            put_run(store, session_id, run)
-            if state is not None:  # Agno has merged it into the session's before
-                store.write(lambda connection, run_id=run.run_id, state=state: update_run(connection, store, run_id, session_state=state))
+def put_runs(store: SessionStore, session_id: str, runs: Sequence[Run]) -> None:
+    """Store a run and the runs inside it, or replace them. A run that is no longer inside is deleted."""
+    run, *inside = runs
+    with store.transaction():
+        _put_run(store, session_id, run)
+        if has_runs(run):
+            ids = {step.run_id for step in inside}
+            for step in runs_inside(store, run.run_id):
+                if step.run_id not in ids:
+                    store.delete_run(step.run_id)
+        for step in inside:
+            _put_run(store, session_id, step)
 
 
-def transaction(store: SessionStore) -> Any:
-    return store.transaction() if hasattr(store, "transaction") else nullcontext()
+def _put_run(store: SessionStore, session_id: str, run: Run) -> None:
+    """Store a run, and its state as it had it: what it changed of the session's, Agno saves with the session."""
+    state = run.session_state
+    store.put_run(session_id, run.model_copy(update={"session_state": None}), user_id=run.user_id)
+    if state is not None:
+        store.write(lambda connection: update_run(connection, store, run.run_id, session_state=state))
 
 
-def put_run(store: Any, session_id: str, run: Run) -> Any:
-    if hasattr(store, "put_run"):
-        return store.put_run(session_id, run, user_id=run.user_id)
+def runs_inside(store: SessionStore, run_id: str) -> list[Run]:
+    """The runs that Agno has inside a run, at every depth."""
+    result: list[Run] = []
+    pending = [run_id]
+    for parent in pending:  # grows
+        steps = [run for run in store.member_runs(parent) if is_nested(run)]
+        result += steps
+        pending += [step.run_id for step in steps if has_runs(step)]
+    return result
 
-    def work(connection: Any) -> Any:
-        r, m, t, q = (getattr(store.tables, n) for n in ("runs", "messages", "tool_calls", "requirements"))
-        owner = {"session_type": run.run_type} | {n: getattr(run, n) for n in ("agent_id", "team_id", "workflow_id", "user_id")}
-        session = upsert_session(connection, store, session_id, owner, time.time())
-        row = connection.execute(sa.select(r).where(r.c.run_id == run.run_id)).mappings().first()
-        if row is None:
-            return insert_run(connection, store, session_id, run, session["fork_run_index"])
-        if row["session_id"] != session_id:
-            raise RunExists(f"Run {run.run_id!r} is of another session.")
-        for table in (m, t, q):
-            connection.execute(table.delete().where(table.c.run_id == run.run_id))
-        rows = mapping.run_rows(run, session_id)
-        values = {k: v for k, v in rows.run.items() if k not in {"session_id", "run_index", "run_id", "created_at"}}
-        update_run(connection, store, run.run_id, **values)
-        for part in (*rows.messages, *rows.tool_calls):
-            part["run_index"] = row["run_index"]
-        store.insert_rows(connection, m, rows.messages)
-        store.insert_rows(connection, t, rows.tool_calls)
-        insert_requirements(connection, store, run.requirements, {"session_id": session_id, "run_id": run.run_id}, int(time.time() * 1e6))
-        return run
 
-    return store.write(work)
+def delete_run(store: SessionStore, run_id: str) -> bool:
+    """Delete a run and the runs inside it; False if there is none."""
+    with store.transaction():
+        inside = runs_inside(store, run_id)
+        try:
+            store.delete_run(run_id)
+        except RunNotFound:
+            return False
+        for run in inside:
+            store.delete_run(run.run_id)
+    return True

@@ -5,7 +5,7 @@ that `to_agno` returns what `from_agno` was passed. It also converts runs of oth
 """
 
 from kern_nb.interop.agno.requirements import answer_of, answers_of_step
-from kern_nb.interop.agno.runs import AGNO, from_agno, is_nested, to_agno
+from kern_nb.interop.agno.runs import AGNO, from_agno, has_runs, is_nested, to_agno
 from kern_nb.interop.agno.values import json_value
 
-__all__ = ["AGNO", "answer_of", "answers_of_step", "from_agno", "is_nested", "json_value", "to_agno"]
+__all__ = ["AGNO", "answer_of", "answers_of_step", "from_agno", "has_runs", "is_nested", "json_value", "to_agno"]

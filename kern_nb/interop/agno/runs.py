@@ -52,6 +52,11 @@ def is_nested(run: Run) -> bool:
     return _INSIDE in run.internal.get(AGNO, {})
 
 
+def has_runs(run: Run) -> bool:
+    """Whether Agno has runs inside the dict of a run."""
+    return _RUNS in run.internal.get(AGNO, {})
+
+
 def from_agno(data: JsonObject, *, kind: SessionType | None = None, user_id: str | None = None) -> list[Run]:
     """The runs of a store for one of Agno's: the run, and the runs inside it.
 
