@@ -24,11 +24,12 @@ from kern_nb.bridges.agno.writes import delete_run, put_runs
 from kern_nb.db.sql_expressions import json_text, lower_text
 from kern_nb.db.store import SessionStore
 from kern_nb.errors import SessionNotFound
-from kern_nb.interop.agno import json_value
+from kern_nb.interop.agno import continue_inherited, is_copy, json_value
 from kern_nb.records import Session
 
 JsonObject = dict[str, Any]
 
+_FORKED_FROM = "forked_from_session_id"
 _SCHEMA_VERSION = "3.0.0"
 _SORTABLE = ("session_id", "session_type", "agent_id", "team_id", "workflow_id", "user_id", "created_at", "updated_at")
 
@@ -62,6 +63,7 @@ class AgnoDb(BaseDb):
         self.store = store
         self.others = others
         self._cache = RunCache()
+        self._forks: dict[str, list[JsonObject]] = {}  # by session: the runs that a new fork of Agno's inherits
         self._absent: set[str] = set()  # sessions that were read and did not exist
 
     def __repr__(self) -> str:
@@ -242,10 +244,21 @@ class AgnoDb(BaseDb):
             record.updated_at = record.created_at
         if current is not None:
             record.created_at, record.session_type = None, current.session_type
+        if current is None and (source := (record.session_data or {}).get(_FORKED_FROM)) is not None:
+            before = self._fork(record, str(source))
         stored = session_io.save(self.store, record, before)
         self._absent.discard(record.session_id)
         session_io.remember(session, stored)
         return stored
+
+    def _fork(self, record: Session, source: str) -> Session | None:
+        """Make a new session of Agno's, which is a fork, a branch of its source; None if that is not in the store."""
+        try:
+            branch = self.store.branch(source, new_session_id=record.session_id)
+        except SessionNotFound:
+            return None
+        self._forks = {record.session_id: self._runs(record.session_id).dicts()}  # the last one: its runs come next
+        return branch
 
     def upsert_sessions(
         self, sessions: Sequence[Any], deserialize: bool | None = True, preserve_updated_at: bool = False
@@ -338,12 +351,33 @@ class AgnoDb(BaseDb):
             data = json_value(run if isinstance(run, dict) else run.to_dict())
             if data.get("run_id") is None:
                 raise ValueError("Run must have a run_id")  # as Agno's databases do
+            if self._is_copy(data, session_id, run_index):
+                return
             owner = user_id if user_id is not None else data.get("user_id")
-            put_runs(self.store, session_id, run_reads.to_records(data, get_run_type(run), owner))
+            runs = run_reads.to_records(data, get_run_type(run), owner)
+            inherited = self._cache.inherited.get(data["run_id"])
+            if inherited is not None:
+                continue_inherited(runs[0], self.store.get_run(inherited.run_id), data)
+                runs = runs[:1]  # those inside are in ``data``
+            put_runs(self.store, session_id, runs)
+
+    def _is_copy(self, data: JsonObject, session_id: str, index: int | None) -> bool:
+        """Whether a run is one that a fork of Agno's copies, or an unchanged one that a branch inherits."""
+        sources = self._forks.get(session_id)
+        if sources and index is not None and 0 <= index < len(sources) and is_copy(data, sources[index]):
+            return True
+        if data["run_id"] not in self._cache.inherited:
+            return False
+        runs = self._runs(session_id).dicts()
+        return any(run["run_id"] == data["run_id"] and is_copy(data, run) for run in runs)
 
     def get_run(self, run_id: str, deserialize: bool | None = True) -> Any:
         """A run of Agno's, or the row of its table as a dict; None if there is none."""
-        row = run_reads.find_run(self.store, run_id)
+        inherited = self._cache.inherited.get(run_id)
+        if inherited is None:
+            row = run_reads.find_run(self.store, run_id)
+        else:
+            row = next((r for r in self._runs(inherited.session_id).rows() if r["run_id"] == run_id), None)
         if row is None or not deserialize:
             return row
         return deserialize_run(row["run_type"], row["run_data"])
@@ -378,11 +412,19 @@ class AgnoDb(BaseDb):
             deserialize: Whether to return runs of Agno's.
         """
         validate_pagination(limit, page)
-        filters = {"session_id": session_id, "user_id": user_id, "agent_id": agent_id, "team_id": team_id}
-        filters |= {"workflow_id": workflow_id, "status": getattr(status, "value", status)}
+        fields = {"user_id": user_id, "agent_id": agent_id, "team_id": team_id, "workflow_id": workflow_id}
+        fields["status"] = getattr(status, "value", status)
+        filters = {name: value for name, value in fields.items() if value is not None}
         offset = 0 if limit is None or page is None else (page - 1) * limit
-        options: JsonObject = {"sort_by": sort_by, "ascending": sort_order == "asc", "limit": limit, "offset": offset}
-        rows, total = run_reads.find_runs(self.store, filters, **options)
+        if session_id is None:
+            options: JsonObject = {"sort_by": sort_by, "ascending": sort_order == "asc", "limit": limit, "offset": offset}
+            rows, total = run_reads.find_runs(self.store, filters, **options)
+        else:
+            rows = [r for r in self._runs(session_id).rows() if all(r[name] == v for name, v in filters.items())]
+            if rows and sort_by in rows[0] and sort_by != "run_data":
+                rows.sort(key=lambda row: (row[sort_by] is not None, row[sort_by]), reverse=sort_order != "asc")
+            total = len(rows)
+            rows = rows[offset : None if limit is None else offset + limit]
         if not deserialize:
             return rows, total
         return [deserialize_run(row["run_type"], row["run_data"]) for row in rows]

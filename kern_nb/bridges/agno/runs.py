@@ -17,10 +17,12 @@ from sqlalchemy.engine import Connection
 
 from kern_nb.bridges.agno.writes import runs_inside
 from kern_nb.db import codec, reads
-from kern_nb.db.lineage import Lineage, load_lineage
+from kern_nb.db.column_types import StoredRow
+from kern_nb.db.lineage import Lineage, Segment, load_lineage
 from kern_nb.db.schema import Tables
 from kern_nb.db.store import SessionStore
-from kern_nb.interop.agno import AGNO, from_agno, has_runs, to_agno
+from kern_nb.errors import RunNotFound
+from kern_nb.interop.agno import AGNO, REPLACES, as_copy, from_agno, has_runs, inherited_id, to_agno
 from kern_nb.records import Run, Session, SessionType
 
 JsonObject = dict[str, Any]
@@ -28,6 +30,7 @@ JsonObject = dict[str, Any]
 _MAX_SESSIONS = 64
 _SAVED_AT = "saved_at"  # in ``internal``: when Agno saved the run, in microseconds; changes with every save
 _WAITING = ("PAUSED", "RUNNING")  # a run that may have answers since Agno saved it; one that is resumed is running
+_REPLACES = f'"{REPLACES}": "'
 _IS_INSIDE = '"inside": {'  # in the text of ``internal``; see `kern_nb.interop.agno`
 
 
@@ -40,6 +43,13 @@ class _Version(NamedTuple):
     cut: int | None
 
 
+class Inherited(NamedTuple):
+    """An inherited run that Agno has seen under the id that it has in a branch."""
+
+    session_id: str
+    run_id: str
+
+
 class RunCache:
     """The runs that were read last, by session and run id, as text and as Agno's objects.
 
@@ -47,6 +57,7 @@ class RunCache:
     """
 
     def __init__(self) -> None:
+        self.inherited: dict[str, Inherited] = {}  # by the id in the branch
         self._texts: OrderedDict[str, dict[str, tuple[_Version, str]]] = OrderedDict()
         self._objects: OrderedDict[str, dict[str, tuple[_Version, Any]]] = OrderedDict()
 
@@ -91,33 +102,41 @@ class SessionRuns:
 
     def dicts(self, limit: int | None = None) -> list[JsonObject]:
         """The runs as Agno's dicts, in order; with a ``limit``, the last that are in the context of an agent."""
-        return self._read(limit, self._cache.texts(self._session_id), codec.dumps, codec.loads)
+        return [codec.loads(text) for _, text in self._texts(limit)]
+
+    def rows(self) -> list[JsonObject]:
+        """The rows that Agno's database returns of the runs, in order."""
+        return [_row(row, codec.loads(text)) for row, text in self._texts(None)]
 
     def objects(self) -> list[Any]:
         """The runs of an agent's session as Agno's objects, in order."""
         entries = self._cache.objects(self._session_id)
-        runs = self._read(None, entries, deserialize_history_run, lambda run: run)
+        runs = (entry for _, entry in self._read(None, entries, deserialize_history_run))
         return [run for run in runs if run is not None]
 
+    def _texts(self, limit: int | None) -> list[tuple[StoredRow, str]]:
+        return self._read(limit, self._cache.texts(self._session_id), codec.dumps)
+
     def _read(
-        self, limit: int | None, entries: dict[str, tuple[_Version, Any]], encode: Callable[[JsonObject], Any], decode: Callable[[Any], Any]
-    ) -> list[Any]:
+        self, limit: int | None, entries: dict[str, tuple[_Version, Any]], encode: Callable[[JsonObject], Any]
+    ) -> list[tuple[StoredRow, Any]]:
+        """The columns of each run, and its entry."""
         tables = self._store.tables
         with self._store.read_connection() as connection:
-            row = reads.session_row(connection, tables, self._session_id)
-            if row is None:
+            session = reads.session_row(connection, tables, self._session_id)
+            if session is None:
                 return []
-            lineage = load_lineage(connection, tables, row)
+            lineage = load_lineage(connection, tables, session)
             r = tables.runs
-            internal = sa.type_coerce(r.c.internal, sa.Text()).label("text")
-            columns = (r.c.session_id, r.c.run_index, r.c.run_id, r.c.parent_run_id, r.c.status, r.c.finished_at, internal)
-            rows = connection.execute(sa.select(*columns).where(lineage.runs(r)).order_by(r.c.run_index)).mappings().all()
+            query = sa.select(*_small_columns(tables)).where(lineage.runs(r)).order_by(r.c.run_index)
+            rows = connection.execute(query).mappings().all()
             versions = {
                 row["run_id"]: _Version(row["text"], row["status"], row["finished_at"], lineage.cut(row)) for row in rows
             }
-            shown = [row for row in rows if _IS_INSIDE not in (row["text"] or "")]
+            shown = _in_agnos_order([row for row in rows if _IS_INSIDE not in (row["text"] or "")])
             if limit is not None:
-                shown = [row for row in shown if row["parent_run_id"] is None and row["status"] not in HISTORY_SKIP_STATUSES]
+                in_context = (r for r in shown if r["parent_run_id"] is None and r["status"] not in HISTORY_SKIP_STATUSES)
+                shown = list(in_context)
                 shown = shown[max(0, len(shown) - limit) :]
             missing = [
                 row["run_id"]
@@ -125,15 +144,44 @@ class SessionRuns:
                 if row["status"] in _WAITING or entries.get(row["run_id"], (None,))[0] != versions[row["run_id"]]
             ]
             runs = _load(connection, tables, lineage, _with_inside(rows, missing))
+        ids = {
+            row["run_id"]: inherited_id(self._session_id, row["run_id"])
+            for row in shown
+            if row["session_id"] != self._session_id
+        }
         for run_id in missing:
             run = runs[run_id]
             if run.status in _WAITING:
                 run.requirements = self._store.requirements(run_id=run_id, status=None)
-            entries[run_id] = (versions[run_id], encode(to_agno(run, session_id=self._session_id, inside=runs)))
+            data = to_agno(run, inside=runs)
+            if run_id in ids:
+                data = as_copy(data, self._session_id, ids)
+                self._cache.inherited[ids[run_id]] = Inherited(self._session_id, run_id)
+            entries[run_id] = (versions[run_id], encode(data))
         if limit is None:  # a deleted run stays no longer
             for run_id in entries.keys() - {row["run_id"] for row in shown}:
                 del entries[run_id]
-        return [decode(entries[row["run_id"]][1]) for row in shown]
+        return [(row, entries[row["run_id"]][1]) for row in shown]
+
+
+def _small_columns(tables: Tables) -> list[sa.ColumnElement[Any]]:
+    """The columns of runs without those of any size; ``text`` is that of ``internal``."""
+    r = tables.runs.c
+    owners = (r.agent_id, r.team_id, r.workflow_id, r.user_id)
+    identity = (r.session_id, r.run_index, r.run_id, r.parent_run_id, r.run_type)
+    return [*identity, *owners, r.status, r.finished_at, sa.type_coerce(r.internal, sa.Text()).label("text")]
+
+
+def _in_agnos_order(rows: Sequence[StoredRow]) -> list[StoredRow]:
+    """Rows of runs in order; one that continues an inherited run is in the position of that."""
+    replacing = {}
+    for row in rows:
+        if _REPLACES in (row["text"] or ""):
+            replacing[codec.loads(row["text"])[AGNO][REPLACES]] = row
+    if not replacing:
+        return list(rows)
+    moved = {row["run_id"] for row in replacing.values()}
+    return [replacing.get(row["run_id"], row) for row in rows if row["run_id"] not in moved]
 
 
 def _with_inside(rows: Sequence[Any], run_ids: Iterable[str]) -> list[str]:
@@ -152,27 +200,28 @@ def _load(connection: Connection, tables: Tables, lineage: Lineage, run_ids: lis
     """Runs by id."""
     if not run_ids:
         return {}
-    r = tables.runs
+    r, m = tables.runs, tables.messages
     query = sa.select(r).where(lineage.runs(r), r.c.run_id.in_(run_ids)).order_by(r.c.run_index)
-    return {run.run_id: run for run in reads.load_runs(connection, tables, lineage, connection.execute(query).mappings().all())}
+    rows = connection.execute(query).mappings().all()
+    runs = reads.load_runs(connection, tables, lineage, rows)
+    for row in rows:
+        # A branch after an open run is cut after its last message: Agno has it whole as long as none follows.
+        if (cut := lineage.cut(row)) is not None:
+            last = sa.select(sa.func.max(m.c.message_index)).where(m.c.run_id == row["run_id"])
+            if (connection.execute(last).scalar() or 0) <= cut:
+                runs += reads.load_runs(connection, tables, Lineage([Segment(row["session_id"])]), [row])
+    return {run.run_id: run for run in runs}
 
 
-def run_row(run: Run, data: JsonObject) -> JsonObject:
+def _row(row: StoredRow, data: JsonObject) -> JsonObject:
     """The row that Agno's database returns of a run."""
-    saved_at = run.internal.get(AGNO, {}).get(_SAVED_AT)
+    note = codec.loads(row["text"]).get(AGNO, {}) if row["text"] else {}
     created_at = data.get("created_at")
-    return {
-        "run_id": run.run_id,
-        "session_id": run.session_id,
-        "run_type": run.run_type,
-        **{name: getattr(run, name) for name in ("agent_id", "team_id", "workflow_id", "user_id")},
-        "parent_run_id": run.parent_run_id,
-        "status": data.get("status"),
-        "run_index": run.run_index,
-        "run_data": data,
-        "created_at": created_at,
-        "updated_at": created_at if saved_at is None else saved_at // 1_000_000,
-    }
+    updated_at = note[_SAVED_AT] // 1_000_000 if _SAVED_AT in note else created_at
+    names = ("run_type", "agent_id", "team_id", "workflow_id", "user_id", "run_index")
+    same = {name: data.get(name) for name in ("run_id", "session_id", "parent_run_id", "status")}
+    times = {"created_at": created_at, "updated_at": updated_at}
+    return {**same, **{name: row[name] for name in names}, "run_data": data, **times}
 
 
 def to_records(data: JsonObject, kind: SessionType, user_id: str | None) -> list[Run]:
@@ -187,35 +236,35 @@ def to_records(data: JsonObject, kind: SessionType, user_id: str | None) -> list
 def find_runs(
     store: SessionStore, filters: JsonObject, *, sort_by: str | None, ascending: bool, limit: int | None, offset: int
 ) -> tuple[list[JsonObject], int]:
-    """The rows of matching runs, and the number of all matches."""
+    """The rows of matching runs of all sessions, own ones each, and the number of all matches."""
     tables = store.tables
     r = tables.runs
+    inside = sa.type_coerce(r.c.internal, sa.Text()).contains(_IS_INSIDE, autoescape=True)
+    where = [sa.or_(r.c.internal.is_(None), sa.not_(inside))]
+    where += [r.c[name] == value for name, value in filters.items()]
+    query = sa.select(r.c.run_id).where(*where)
+    column = "created_at" if sort_by == "updated_at" else sort_by
+    if column in r.c:
+        query = query.order_by(r.c[column].asc() if ascending else r.c[column].desc())
+    query = query.order_by(r.c.run_index, r.c.created_at, r.c.run_id)
+    if limit is not None:
+        query = query.limit(limit).offset(offset)
     with store.read_connection() as connection:
-        inside = sa.type_coerce(r.c.internal, sa.Text()).contains(_IS_INSIDE, autoescape=True)
-        where = [sa.or_(r.c.internal.is_(None), sa.not_(inside))]
-        session_id = filters.pop("session_id", None)
-        if session_id is not None:
-            row = reads.session_row(connection, tables, session_id)
-            where.append(sa.false() if row is None else load_lineage(connection, tables, row).runs(r))
-        where += [r.c[name] == value for name, value in filters.items() if value is not None]
         total = connection.execute(sa.select(sa.func.count()).select_from(r).where(*where)).scalar_one()
-        query = sa.select(r.c.run_id).where(*where)
-        by = r.c.created_at if sort_by in {"created_at", "updated_at"} else r.c.get(sort_by) if sort_by else None
-        if by is not None:
-            query = query.order_by(by.asc() if ascending else by.desc())
-        query = query.order_by(r.c.run_index, r.c.created_at, r.c.run_id)
-        if limit is not None:
-            query = query.limit(limit).offset(offset)
         run_ids = connection.execute(query).scalars().all()
     return [row for run_id in run_ids if (row := find_run(store, run_id)) is not None], total
 
 
 def find_run(store: SessionStore, run_id: str) -> JsonObject | None:
     """The row of a run; None if there is none."""
+    r = store.tables.runs
     try:
         run = store.get_run(run_id)
-    except KeyError:
+    except RunNotFound:
+        return None
+    with store.read_connection() as connection:
+        row = connection.execute(sa.select(*_small_columns(store.tables)).where(r.c.run_id == run_id)).mappings().first()
+    if row is None:
         return None
     inside = {step.run_id: step for step in runs_inside(store, run_id)} if has_runs(run) else {}
-    return run_row(run, to_agno(run, inside=inside))
-
+    return _row(row, to_agno(run, inside=inside))

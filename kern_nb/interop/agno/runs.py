@@ -34,6 +34,7 @@ _RAW_CALLS = "raw_calls"  # its calls have no ids of their own, and are in ``ext
 _NO_MESSAGES = "no_messages"  # Agno's list of its messages, if any, is in ``extra``
 _RUNS = "runs"  # by key of Agno's dict: the ids of the runs inside it, which are rows of their own
 _PAUSED = "paused"  # Agno saved it as paused, and whoever resumes it has claimed it since
+AS_IS = "as_is"  # its ``extra`` is Agno's whole dict
 _INSIDE = "inside"  # it is inside the dict of its parent
 
 _RUNS_INSIDE = ("step_executor_runs", "workflow_agent_run")
@@ -169,16 +170,17 @@ def _input(value: Any) -> Any:
     return value.get("input_content") if isinstance(value, dict) and "input_content" in value else value
 
 
-def to_agno(run: Run, *, session_id: str | None = None, inside: Mapping[str, Run] | None = None) -> JsonObject:
+def to_agno(run: Run, *, inside: Mapping[str, Run] | None = None) -> JsonObject:
     """Agno's dict of a run; the inverse of `from_agno` for its own.
 
     Args:
         run: The run.
-        session_id: The session that shows it: a branch has runs of its parents.
         inside: By id, the runs that may be inside it.
     """
-    columns = _columns(run)
     note = run.internal.get(AGNO)
+    if note is not None and AS_IS in note:
+        return dict(run.extra)
+    columns = _columns(run)
     if note is None:
         data = columns | _rows(run) | {"content_type": "str"}
     else:
@@ -186,15 +188,13 @@ def to_agno(run: Run, *, session_id: str | None = None, inside: Mapping[str, Run
         data = _with_answers(data, run.requirements)
         for key, ids in note.get(_RUNS, {}).items():
             runs = {i: r for i in ([ids] if isinstance(ids, str) else ids) if (r := (inside or {}).get(i)) is not None}
-            dicts = [_nested_to_agno(r, session_id, inside) for r in runs.values()]
+            dicts = [_nested_to_agno(r, inside) for r in runs.values()]
             data[key] = (dicts[0] if dicts else None) if isinstance(ids, str) else dicts
-    if session_id is not None and run.session_id not in {None, session_id}:
-        data["session_id"] = session_id
     return data
 
 
-def _nested_to_agno(run: Run, session_id: str | None, inside: Mapping[str, Run] | None) -> JsonObject:
-    data = to_agno(run, session_id=session_id, inside=inside)
+def _nested_to_agno(run: Run, inside: Mapping[str, Run] | None) -> JsonObject:
+    data = to_agno(run, inside=inside)
     parent = run.internal[AGNO].get(_INSIDE, {}).get("parent_run_id")
     if parent is None:
         data.pop("parent_run_id", None)
