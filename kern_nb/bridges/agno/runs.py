@@ -244,7 +244,7 @@ def find_runs(
     where += [r.c[name] == value for name, value in filters.items()]
     query = sa.select(r.c.run_id).where(*where)
     column = "created_at" if sort_by == "updated_at" else sort_by
-    if column in r.c:
+    if column is not None and column in r.c.keys():  # noqa: SIM118 - a column collection
         query = query.order_by(r.c[column].asc() if ascending else r.c[column].desc())
     query = query.order_by(r.c.run_index, r.c.created_at, r.c.run_id)
     if limit is not None:

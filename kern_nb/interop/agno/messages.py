@@ -40,16 +40,22 @@ _TOOL_KEYS: JsonObject = dict.fromkeys(
 _NESTED = ("metrics",)
 
 
-def calls_from_agno(messages: Sequence[Any], tools: Sequence[Any]) -> tuple[dict[str, ToolCall], bool]:
-    """The calls of a run by id, and whether each has an id of its own; otherwise Agno's lists are kept as they are."""
-    stated: list[JsonObject] = [
-        call
-        for message in messages
-        if isinstance(message, dict) and not message.get("from_history")
-        for call in message.get("tool_calls") or ()
-        if isinstance(call, dict)
-    ]
-    executions = [tool for tool in tools if isinstance(tool, dict)]
+def calls_from_agno(
+    messages: Sequence[JsonObject], tools: Sequence[JsonObject], repeated: int
+) -> tuple[dict[str, ToolCall], bool]:
+    """The calls of a run by id, and whether its lists can be rebuilt from them; otherwise they are kept as they are.
+
+    Each call must have an id of its own, and be of this run: the first ``repeated`` messages are another's.
+    """
+    stated: list[JsonObject] = []
+    copied: set[Any] = set()  # ids
+    for index, message in enumerate(messages):
+        calls_of_message = [call for call in message.get("tool_calls") or () if isinstance(call, dict)]
+        if index < repeated:
+            copied |= {call.get("id") for call in calls_of_message}
+        elif not message.get("from_history"):
+            stated += calls_of_message
+    executions = [tool for tool in tools if tool.get("tool_call_id") not in copied]
     message_ids, tool_ids = [call.get("id") for call in stated], [tool.get("tool_call_id") for tool in executions]
     counts = (*Counter(map(str, message_ids)).values(), *Counter(map(str, tool_ids)).values())
     is_exact = all(isinstance(i, str) and i for i in (*message_ids, *tool_ids)) and max(counts, default=1) == 1
@@ -119,11 +125,17 @@ def tool_to_agno(call: ToolCall) -> JsonObject:
 
 
 def message_from_agno(
-    data: JsonObject, calls: dict[str, ToolCall], provider: str | None, model: str | None, *, is_exact: bool
+    data: JsonObject,
+    calls: dict[str, ToolCall],
+    provider: str | None,
+    model: str | None,
+    *,
+    is_exact: bool,
+    is_repeated: bool,
 ) -> Message:
-    """A message of a store; ``calls`` are those of its run."""
+    """A message of a store; ``calls`` are those of its run. A repeated one is another run's."""
     role = to_text(data.get("role")) or "user"
-    is_copy = data.get("from_history") is True
+    is_copy = is_repeated or data.get("from_history") is True
     message = Message(
         role=role,
         content=data.get("content"),

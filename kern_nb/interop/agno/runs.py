@@ -70,7 +70,8 @@ def from_agno(data: JsonObject, *, kind: SessionType | None = None, user_id: str
     inside = _runs_inside(data)
     messages = data["messages"] if _is_dicts(data.get("messages")) else []
     tools = data["tools"] if _is_dicts(data.get("tools")) else []
-    calls, is_exact = calls_from_agno(messages, tools)
+    repeated = _repeated(data)
+    calls, is_exact = calls_from_agno(messages, tools, repeated)
     provider, model = to_text(data.get("model_provider")), to_text(data.get("model"))
     status = data.get("status")
     status = cast("RunStatus", status if status in _STATUSES else "COMPLETED")
@@ -101,7 +102,9 @@ def from_agno(data: JsonObject, *, kind: SessionType | None = None, user_id: str
     if run.created_at is not None and duration_s is not None and status not in OPEN_STATUSES:
         run.finished_at = run.created_at + timedelta(seconds=duration_s)
     options: JsonObject = {"provider": provider, "model": model, "is_exact": is_exact}
-    run.messages = [message_from_agno(message, calls, **options) for message in messages]
+    run.messages = [
+        message_from_agno(message, calls, **options, is_repeated=index < repeated) for index, message in enumerate(messages)
+    ]
     run.tool_calls = list(calls.values())
     run.requirements = _requirements(data, is_paused=status == "PAUSED")
     note: JsonObject = {}
@@ -144,6 +147,13 @@ def _runs_inside(data: JsonObject) -> JsonObject:
             inside[key] = values
             ids += [v["run_id"] for v in many]
     return inside if len(set(ids)) == len(ids) else {}
+
+
+def _repeated(data: JsonObject) -> int:
+    """The number of messages that a fork of a run repeats. One that replaces its source is part of the history."""
+    index = data.get("forked_from_message_index")
+    is_fork = data.get("forked_from_run_id") is not None and data.get("regenerated_from") is None
+    return index if is_fork and isinstance(index, int) else 0
 
 
 def _is_dicts(values: Any) -> bool:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agno.agent import Agent
+from agno.media import Image
 from agno.metrics import MessageMetrics
 from agno.models.base import Model
 from agno.models.response import ModelResponse
@@ -114,3 +115,8 @@ def workflow(db: Any = None, **options: Any) -> Workflow:
     steps = [Step(name="one", agent=first), Step(name="two", agent=second)]
     options = {"id": "flow", "name": "Flow", "session_id": "w1", "telemetry": False} | options
     return Workflow(steps=steps, db=db, **options)
+
+
+def image() -> Image:
+    """A picture of a few bytes."""
+    return Image(content=b"not really a picture", format="png", id="picture")
