@@ -43,7 +43,9 @@ def attach(agent: Any, store: SessionStore) -> Callable[[], None]:
     dbs: dict[int, AgnoDb] = {}
     for owner, db in before:
         others = db.others if isinstance(db, AgnoDb) else db
-        owner.db = dbs.setdefault(id(others), AgnoDb(store, others=others if isinstance(others, BaseDb) else None))
+        rest = others if isinstance(others, BaseDb) else None
+        db_of_store = dbs.setdefault(id(others), AgnoDb(store, others=rest))  # type: ignore[abstract] # see `passes_others_on`
+        owner.db = db_of_store
 
     undo_guard = guard_resumes(agent, store)
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
-import sqlalchemy as sa
 from agno.db.base import BaseDb, SessionType
 from agno.db.utils import (
     deserialize_run,
@@ -17,21 +16,21 @@ from agno.db.utils import (
 
 from kern_nb.bridges.agno import runs as run_reads
 from kern_nb.bridges.agno import sessions as session_io
+from kern_nb.bridges.agno.lists import find_session_ids
 from kern_nb.bridges.agno.others import passes_others_on
 from kern_nb.bridges.agno.runs import RunCache, SessionRuns
 from kern_nb.bridges.agno.warnings import warn_not_saved, warning_of_failure
 from kern_nb.bridges.agno.writes import delete_run, put_runs
-from kern_nb.db.sql_expressions import json_text, lower_text
 from kern_nb.db.store import SessionStore
 from kern_nb.errors import SessionNotFound
 from kern_nb.interop.agno import continue_inherited, is_copy, json_value
 from kern_nb.records import Session
+from kern_nb.records import SessionType as SessionTypeName
 
 JsonObject = dict[str, Any]
 
 _FORKED_FROM = "forked_from_session_id"
 _SCHEMA_VERSION = "3.0.0"
-_SORTABLE = ("session_id", "session_type", "agent_id", "team_id", "workflow_id", "user_id", "created_at", "updated_at")
 
 
 @passes_others_on
@@ -168,34 +167,11 @@ class AgnoDb(BaseDb):
             include_runs: Whether to read their runs.
         """
         validate_pagination(limit, page)
-        s = self.store.tables.sessions
-        where: list[sa.ColumnElement[bool]] = []
-        kind = None if session_type is None else SessionType(session_type).value
-        if kind is not None:
-            where.append(s.c.session_type == kind)
-        if user_id is not None:
-            where.append(s.c.user_id == user_id)
-        if component_id is not None:
-            owners = [f"{kind}_id"] if kind else ["agent_id", "team_id", "workflow_id"]
-            where.append(sa.or_(*(s.c[name] == component_id for name in owners)))
-        if start_timestamp is not None:
-            where.append(s.c.created_at >= start_timestamp)
-        if end_timestamp is not None:
-            where.append(s.c.created_at <= end_timestamp)
-        if session_name is not None:
-            title = sa.type_coerce(lower_text(json_text(s.c.session_data, "session_name")), sa.Text())
-            where.append(title.contains(session_name.lower(), autoescape=True))
-        column = sa.func.coalesce(s.c.updated_at, s.c.created_at) if sort_by == "updated_at" else s.c.created_at
-        if sort_by in _SORTABLE and sort_by != "updated_at":
-            column = s.c[sort_by]
-        is_ascending = sort_order == "asc" or sort_by not in _SORTABLE
-        query = sa.select(s.c.session_id).where(*where)
-        query = query.order_by(column.asc() if is_ascending else column.desc(), s.c.session_id)
-        if limit is not None:
-            query = query.limit(limit).offset(((page or 1) - 1) * limit)
-        with self.store.read_connection() as connection:
-            total = connection.execute(sa.select(sa.func.count()).select_from(s).where(*where)).scalar_one()
-            session_ids = connection.execute(query).scalars().all()
+        filters: JsonObject = {"user_id": user_id, "component_id": component_id, "session_name": session_name}
+        filters |= {"start_timestamp": start_timestamp, "end_timestamp": end_timestamp}
+        filters["session_type"] = None if session_type is None else SessionType(session_type).value
+        options: JsonObject = {"sort_by": sort_by, "sort_order": sort_order, "limit": limit, "page": page}
+        session_ids, total = find_session_ids(self.store, filters, **options)
         records = [r for i in session_ids if (r := self.store.get_session(i, runs=False)) is not None]
         rows = [session_io.to_row(record) for record in records]
         for row in rows:
@@ -333,9 +309,7 @@ class AgnoDb(BaseDb):
 
     # Runs -------------------------------------------------------------------------------------------------------------
 
-    def upsert_run(
-        self, run: Any, session_id: str, user_id: str | None = None, run_index: int | None = None
-    ) -> None:
+    def upsert_run(self, run: Any, session_id: str, user_id: str | None = None, run_index: int | None = None) -> None:
         """Save a run, or replace it. The store assigns its index: ``run_index`` is a position in Agno's memory.
 
         Args:
@@ -354,7 +328,7 @@ class AgnoDb(BaseDb):
             if self._is_copy(data, session_id, run_index):
                 return
             owner = user_id if user_id is not None else data.get("user_id")
-            runs = run_reads.to_records(data, get_run_type(run), owner)
+            runs = run_reads.to_records(data, cast("SessionTypeName", get_run_type(run)), owner)
             inherited = self._cache.inherited.get(data["run_id"])
             if inherited is not None:
                 continue_inherited(runs[0], self.store.get_run(inherited.run_id), data)
@@ -417,8 +391,13 @@ class AgnoDb(BaseDb):
         filters = {name: value for name, value in fields.items() if value is not None}
         offset = 0 if limit is None or page is None else (page - 1) * limit
         if session_id is None:
-            options: JsonObject = {"sort_by": sort_by, "ascending": sort_order == "asc", "limit": limit, "offset": offset}
-            rows, total = run_reads.find_runs(self.store, filters, **options)
+            run_options: JsonObject = {
+                "sort_by": sort_by,
+                "ascending": sort_order == "asc",
+                "limit": limit,
+                "offset": offset,
+            }
+            rows, total = run_reads.find_runs(self.store, filters, **run_options)
         else:
             rows = [r for r in self._runs(session_id).rows() if all(r[name] == v for name, v in filters.items())]
             if rows and sort_by in rows[0] and sort_by != "run_data":
@@ -448,5 +427,3 @@ class AgnoDb(BaseDb):
 
     def _runs(self, session_id: str) -> SessionRuns:
         return SessionRuns(self.store, session_id, self._cache)
-
-

@@ -54,7 +54,11 @@ def refusal(method: str) -> NotInStore:
 def passes_others_on(cls: T) -> T:
     """Define each method of Agno's that a database class lacks: it calls the other database, or raises."""
     for name, method in inspect.getmembers(BaseDb, inspect.isfunction):
-        if not name.startswith("_") and name not in vars(cls) and "raise NotImplementedError" in inspect.getsource(method):
+        if (
+            not name.startswith("_")
+            and name not in vars(cls)
+            and "raise NotImplementedError" in inspect.getsource(method)
+        ):
             setattr(cls, name, _passed_on(name, method))
     update_abstractmethods(cls)
     return cls

@@ -1,7 +1,7 @@
 """Resuming a paused run of Agno: once, by whoever claims it first.
 
-Agno resumes a run as often as it is called, and its tools run each time. Before `continue_run` of an attached agent, the
-answers are stored and the run is claimed, each by a compare-and-set; the second of two callers gets an error.
+Agno resumes a run as often as it is asked to, and its tools run each time. Before `continue_run` of an attached agent,
+the answers are stored and the run is claimed, each by a compare-and-set; the second of two callers gets an error.
 """
 
 from __future__ import annotations
@@ -98,7 +98,9 @@ def _claim(store: SessionStore, run_response: Any, kwargs: dict[str, Any]) -> Ru
         run = store.get_run(str(run_id))
     except RunNotFound:
         return None  # Agno says so
-    lists = [kwargs.get(name) or getattr(run_response, name, None) or () for name in ("requirements", "step_requirements")]
+    lists = [
+        kwargs.get(name) or getattr(run_response, name, None) or () for name in ("requirements", "step_requirements")
+    ]
     if run.status != "PAUSED":
         if lists[0] or lists[1] or (run_response is not None and run_response.is_paused):
             message = f"Run {run.session_id}/{run.run_index} was resumed before: it is {run.status}."

@@ -53,7 +53,7 @@ class Inherited(NamedTuple):
 class RunCache:
     """The runs that were read last, by session and run id, as text and as Agno's objects.
 
-    Agno's agents do not change the objects of earlier runs, as its own cache requires. Teams and workflows get new ones.
+    Agno's agents do not change the objects of earlier runs, as its own cache requires. Teams and workflows get new.
     """
 
     def __init__(self) -> None:
@@ -131,11 +131,14 @@ class SessionRuns:
             query = sa.select(*_small_columns(tables)).where(lineage.runs(r)).order_by(r.c.run_index)
             rows = connection.execute(query).mappings().all()
             versions = {
-                row["run_id"]: _Version(row["text"], row["status"], row["finished_at"], lineage.cut(row)) for row in rows
+                row["run_id"]: _Version(row["text"], row["status"], row["finished_at"], lineage.cut(row))
+                for row in rows
             }
             shown = _in_agnos_order([row for row in rows if _IS_INSIDE not in (row["text"] or "")])
             if limit is not None:
-                in_context = (r for r in shown if r["parent_run_id"] is None and r["status"] not in HISTORY_SKIP_STATUSES)
+                in_context = (
+                    r for r in shown if r["parent_run_id"] is None and r["status"] not in HISTORY_SKIP_STATUSES
+                )
                 shown = list(in_context)
                 shown = shown[max(0, len(shown) - limit) :]
             missing = [
@@ -263,7 +266,9 @@ def find_run(store: SessionStore, run_id: str) -> JsonObject | None:
     except RunNotFound:
         return None
     with store.read_connection() as connection:
-        row = connection.execute(sa.select(*_small_columns(store.tables)).where(r.c.run_id == run_id)).mappings().first()
+        row = (
+            connection.execute(sa.select(*_small_columns(store.tables)).where(r.c.run_id == run_id)).mappings().first()
+        )
     if row is None:
         return None
     inside = {step.run_id: step for step in runs_inside(store, run_id)} if has_runs(run) else {}

@@ -20,7 +20,7 @@ def put_runs(store: SessionStore, session_id: str, runs: Sequence[Run]) -> None:
             ids = {step.run_id for step in inside}
             for step in runs_inside(store, run.run_id):
                 if step.run_id not in ids:
-                    store.delete_run(step.run_id)
+                    delete_run(store, step.run_id)
         for step in inside:
             _put_run(store, session_id, step)
 
@@ -45,13 +45,9 @@ def runs_inside(store: SessionStore, run_id: str) -> list[Run]:
 
 
 def delete_run(store: SessionStore, run_id: str) -> bool:
-    """Delete a run and the runs inside it; False if there is none."""
-    with store.transaction():
-        inside = runs_inside(store, run_id)
-        try:
-            store.delete_run(run_id)
-        except RunNotFound:
-            return False
-        for run in inside:
-            store.delete_run(run.run_id)
+    """Delete a run, and those of its members and steps; False if there is none."""
+    try:
+        store.delete_run(run_id)
+    except RunNotFound:
+        return False
     return True

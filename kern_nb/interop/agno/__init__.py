@@ -5,8 +5,9 @@ that `to_agno` returns what `from_agno` was passed. It also converts runs of oth
 """
 
 from kern_nb.interop.agno.inherited import REPLACES, as_copy, continue_inherited, inherited_id, is_copy
+from kern_nb.interop.agno.messages import AGNO
 from kern_nb.interop.agno.requirements import answer_of, answers_of_step
-from kern_nb.interop.agno.runs import AGNO, from_agno, has_runs, is_nested, to_agno
+from kern_nb.interop.agno.runs import from_agno, has_runs, is_nested, to_agno
 from kern_nb.interop.agno.values import json_value
 
 __all__ = [

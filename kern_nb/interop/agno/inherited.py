@@ -39,7 +39,8 @@ def as_copy(data: JsonObject, session_id: str, ids: dict[str, str]) -> JsonObjec
 def is_copy(data: JsonObject, source: JsonObject) -> bool:
     """Whether a run is a copy of another: it differs in nothing but what identifies it."""
     first, second = (
-        {key: value for key, value in run.items() if key not in _IDENTITY and value not in _EMPTY} for run in (data, source)
+        {key: value for key, value in run.items() if key not in _IDENTITY and value not in _EMPTY}
+        for run in (data, source)
     )
     return is_same(first, second)
 
@@ -57,7 +58,8 @@ def continue_inherited(run: Run, source: Run, data: JsonObject) -> None:
     run.tool_calls = [call for call in run.tool_calls if call.tool_call_id not in ended]
     if run.usage is not None and source.usage is not None:
         parts = {name: (getattr(run.usage, name), getattr(source.usage, name)) for name in Usage.model_fields}
-        run.usage = Usage.model_construct(**{name: _difference(*values) for name, values in parts.items()})
+        differences: dict[str, Any] = {name: _difference(*values) for name, values in parts.items()}
+        run.usage = Usage(**differences)
     run.extra = data
     run.internal = {AGNO: {AS_IS: True, REPLACES: source.run_id}}
 

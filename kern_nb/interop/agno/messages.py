@@ -1,7 +1,7 @@
 """Messages and tool calls of Agno's runs.
 
-Agno states a call in a message, with its arguments as JSON text, and again in the run's ``tools``, with its result. Both
-are one call of a store. A copy of an earlier run's message, marked by ``from_history``, has no calls of its own.
+Agno states a call in a message, with its arguments as JSON text, and again in the run's ``tools``, with its result. In
+a store, both are one call. A copy of an earlier run's message, marked by ``from_history``, has no calls of its own.
 """
 
 from __future__ import annotations
@@ -61,13 +61,15 @@ def calls_from_agno(
     is_exact = all(isinstance(i, str) and i for i in (*message_ids, *tool_ids)) and max(counts, default=1) == 1
     is_exact = is_exact and len(executions) == len(tools)
     by_id = {str(tool.get("tool_call_id")): tool for tool in executions}
-    calls = {}
+    calls: dict[str, ToolCall] = {}
     for call in stated:
         function = call.get("function")
         function = function if isinstance(function, dict) else {}
         args = _decode_args(function.get("arguments"))
         call_id = to_text(call.get("id"))
-        calls[call_id or f"call_{len(calls) + 1}"] = _call(by_id.get(call_id or ""), call_id, function.get("name"), args)
+        calls[call_id or f"call_{len(calls) + 1}"] = _call(
+            by_id.get(call_id or ""), call_id, function.get("name"), args
+        )
     for tool in executions:
         if (call_id := str(tool.get("tool_call_id"))) not in calls:
             calls[call_id] = _call(tool, to_text(tool.get("tool_call_id")), None, None)

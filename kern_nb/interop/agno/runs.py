@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any, cast, get_args
@@ -103,7 +102,8 @@ def from_agno(data: JsonObject, *, kind: SessionType | None = None, user_id: str
         run.finished_at = run.created_at + timedelta(seconds=duration_s)
     options: JsonObject = {"provider": provider, "model": model, "is_exact": is_exact}
     run.messages = [
-        message_from_agno(message, calls, **options, is_repeated=index < repeated) for index, message in enumerate(messages)
+        message_from_agno(message, calls, **options, is_repeated=index < repeated)
+        for index, message in enumerate(messages)
     ]
     run.tool_calls = list(calls.values())
     run.requirements = _requirements(data, is_paused=status == "PAUSED")
@@ -120,7 +120,7 @@ def from_agno(data: JsonObject, *, kind: SessionType | None = None, user_id: str
     if inside:
         note[_RUNS] = {}
         for key, values in inside.items():
-            many = values if isinstance(values, list) else [values]
+            many: list[JsonObject] = values if isinstance(values, list) else [values]
             note[_RUNS][key] = [v["run_id"] for v in many] if isinstance(values, list) else values["run_id"]
             for value in many:
                 step, *rest = from_agno(value, user_id=user_id)
@@ -142,7 +142,7 @@ def _runs_inside(data: JsonObject) -> JsonObject:
     ids: list[Any] = [data.get("run_id")]
     for key in _RUNS_INSIDE:
         values = data.get(key)
-        many = values if isinstance(values, list) else [values]
+        many: list[Any] = values if isinstance(values, list) else [values]
         if many and all(isinstance(v, dict) and isinstance(v.get("run_id"), str) for v in many):
             inside[key] = values
             ids += [v["run_id"] for v in many]
@@ -171,7 +171,9 @@ def _requirements(data: JsonObject, *, is_paused: bool) -> list[Requirement]:
     for step in steps if isinstance(steps, list) else ():
         if isinstance(step, dict):
             ids = {requirement.requirement_id for requirement in result}
-            result += [r for r in step_requirements_from_agno(step, ids, is_paused=is_paused) if r.requirement_id not in ids]
+            result += [
+                r for r in step_requirements_from_agno(step, ids, is_paused=is_paused) if r.requirement_id not in ids
+            ]
     return result
 
 

@@ -21,7 +21,7 @@ def usage_from_metrics(metrics: Any, provider: str | None) -> Usage | None:
     """The usage that metrics state; None if they state none."""
     if not isinstance(metrics, dict):
         return None
-    counts = {name: value for name in _COUNTS if type(value := metrics.get(name)) is int}
+    counts: dict[str, Any] = {name: value for name in _COUNTS if type(value := metrics.get(name)) is int}
     cost = metrics.get("cost")
     if isinstance(cost, (int, float)) and not isinstance(cost, bool):
         counts["cost"] = cost
@@ -32,7 +32,7 @@ def usage_from_metrics(metrics: Any, provider: str | None) -> Usage | None:
         counts["input_tokens"] += cached
         if "total_tokens" in counts:
             counts["total_tokens"] += cached
-    return Usage.model_construct(**dict.fromkeys(Usage.model_fields) | counts)
+    return Usage(**counts)
 
 
 def metrics_from_usage(usage: Usage | None, provider: str | None) -> JsonObject | None:

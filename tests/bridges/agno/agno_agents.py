@@ -102,15 +102,27 @@ def agent(db: Any = None, answers: list[Any] | None = None, **options: Any) -> A
 
 def team(db: Any = None, **options: Any) -> Team:
     member = Agent(
-        id="member", name="Member", model=Scripted(answers=["the member's answer"]), tools=[get_weather], telemetry=False
+        id="member",
+        name="Member",
+        model=Scripted(answers=["the member's answer"]),
+        tools=[get_weather],
+        telemetry=False,
     )
-    leader = Scripted(answers=[[call("delegate_task_to_member", member_id="member", task="weather?")], "the team's answer"])
+    leader = Scripted(
+        answers=[[call("delegate_task_to_member", member_id="member", task="weather?")], "the team's answer"]
+    )
     options = {"id": "team", "name": "Team", "session_id": "t1", "telemetry": False} | options
     return Team(members=[member], model=leader, db=db, **options)
 
 
 def workflow(db: Any = None, **options: Any) -> Workflow:
-    first = Agent(id="first", name="First", model=Scripted(answers=[[call("get_weather", city="Rome")], "sunny"]), tools=[get_weather], telemetry=False)
+    first = Agent(
+        id="first",
+        name="First",
+        model=Scripted(answers=[[call("get_weather", city="Rome")], "sunny"]),
+        tools=[get_weather],
+        telemetry=False,
+    )
     second = Agent(id="second", name="Second", model=Scripted(answers=["done"]), telemetry=False)
     steps = [Step(name="one", agent=first), Step(name="two", agent=second)]
     options = {"id": "flow", "name": "Flow", "session_id": "w1", "telemetry": False} | options

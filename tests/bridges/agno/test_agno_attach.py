@@ -83,7 +83,9 @@ def test_what_a_store_has_no_place_for(store):
     with pytest.raises(NotInStore, match="learnings"):
         db.get_learnings()
     silent = {"close", "delete_run", "delete_runs", "get_latest_configs", "get_run", "get_runs", "to_dict"}
-    inherited = {name for name in dir(BaseDb) if not name.startswith("_") and getattr(AgnoDb, name) is getattr(BaseDb, name)}
+    inherited = {
+        name for name in dir(BaseDb) if not name.startswith("_") and getattr(AgnoDb, name) is getattr(BaseDb, name)
+    }
     assert inherited <= silent | {"default_schema_version"}
 
 
@@ -110,7 +112,9 @@ def test_a_run_that_is_not_saved_is_warned_of(tmp_path):
 def test_savers_beside_each_other(store):
     """Each keeps the keys of the other, and counts are added up; what a saver removes is removed."""
     first, second = AgnoDb(store), AgnoDb(store)
-    first.upsert_session(AgentSession("s", session_data={"session_state": {"a": 1}, "session_metrics": {"total_tokens": 5}}))
+    first.upsert_session(
+        AgentSession("s", session_data={"session_state": {"a": 1}, "session_metrics": {"total_tokens": 5}})
+    )
     one, two = first.get_session("s"), second.get_session("s")
     one.session_data["session_state"]["b"] = 2
     one.session_data["session_metrics"]["total_tokens"] += 10

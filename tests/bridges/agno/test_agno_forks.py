@@ -19,7 +19,15 @@ def db():
 
 @pytest.fixture
 def forking(db):
-    answers = [[call("get_weather", city="Paris")], "one", "two", [call("delete_file", path="x")], "deleted", "four", "two again"]
+    answers = [
+        [call("get_weather", city="Paris")],
+        "one",
+        "two",
+        [call("delete_file", path="x")],
+        "deleted",
+        "four",
+        "two again",
+    ]
     a = agent(db, answers, add_history_to_context=True)
     for text in ("1", "2", "3"):
         a.run(text)

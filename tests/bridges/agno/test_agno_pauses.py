@@ -130,9 +130,10 @@ def test_a_resume_that_fails_is_released(attached, store, deleted, monkeypatch):
     a = attached([[call("delete_file", path="x")], "Done."])
     run = a.run("Delete x")
     store.resolve(store.requirements()[0], approve=True)
-    with monkeypatch.context() as patch, pytest.raises(OSError, match="unplugged"):
+    with monkeypatch.context() as patch:
         patch.setattr(a, "get_tools", fail)
-        a.continue_run(run_id=run.run_id, session_id="s1")
+        with pytest.raises(OSError, match="unplugged"):
+            a.continue_run(run_id=run.run_id, session_id="s1")
     assert store.runs_df()["status"].tolist() == ["PAUSED"]
     a.continue_run(run_id=run.run_id, session_id="s1")
     assert deleted == ["x"]
@@ -185,7 +186,9 @@ def test_a_step_of_a_workflow(store):
     """A step that is to be confirmed is in the inbox."""
     step = Agent(id="a", name="A", model=Scripted(answers=["One."]), telemetry=False)
     review = HumanReview(requires_confirmation=True, confirmation_message="Run it?")
-    w = Workflow(id="w", name="W", session_id="w1", steps=[Step(name="first", agent=step, human_review=review)], telemetry=False)
+    w = Workflow(
+        id="w", name="W", session_id="w1", steps=[Step(name="first", agent=step, human_review=review)], telemetry=False
+    )
     attach_agent(w, store)
     run = w.run("Go")
     (requirement,) = store.requirements(session_id="w1")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -43,7 +44,7 @@ def comparable(value: Any, ids: dict[str, str]) -> Any:
         return [comparable(item, ids) for item in value]
     if isinstance(value, str) and len(value) == 36 and value.count("-") == 4:
         return ids.setdefault(value, f"id {len(ids)}")
-    return value
+    return re.sub(r"in \d+\.\d+s", "in a while", value) if isinstance(value, str) else value
 
 
 def same(first: Any, second: Any) -> None:
@@ -117,7 +118,10 @@ def test_sessions_and_runs_are_those_of_agnos_database(scenario, theirs, db):
         same(theirs.get_session(session_id).to_dict(), db.get_session(session_id).to_dict())
         last = theirs.get_session(session_id, deserialize=False, runs_limit=1)
         same(last, db.get_session(session_id, deserialize=False, runs_limit=1))
-        same(theirs.get_runs(session_id=session_id, deserialize=False), db.get_runs(session_id=session_id, deserialize=False))
+        same(
+            theirs.get_runs(session_id=session_id, deserialize=False),
+            db.get_runs(session_id=session_id, deserialize=False),
+        )
     for row in db.get_runs(deserialize=False)[0]:
         run_id = row["run_id"]
         assert db.get_run(run_id).run_id == run_id
@@ -151,7 +155,15 @@ def test_frames_of_an_agent(db):
     assert calls["status"].tolist() == ["completed", "failed"]
     assert calls["args"].tolist()[0] == {"city": "Paris"} or "Paris" in calls["args"].tolist()[0]
     assert store.sessions_df()["session_name"].tolist() == ["Weather"]
-    assert [m.role for m in store.history("s1")] == ["user", "assistant", "tool", "tool", "assistant", "user", "assistant"]
+    assert [m.role for m in store.history("s1")] == [
+        "user",
+        "assistant",
+        "tool",
+        "tool",
+        "assistant",
+        "user",
+        "assistant",
+    ]
     assert store.get_session("s1").runs[1].messages[0].from_history is True
 
 
