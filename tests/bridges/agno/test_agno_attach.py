@@ -151,7 +151,7 @@ def test_two_processes_on_one_session(tmp_path):
         assert session.session_data["session_state"].keys() == inputs
         assert session.session_data["session_metrics"]["total_tokens"] == 2 * N_RUNS * 38
         assert store.runs_df()["run_index"].tolist() == list(range(2 * N_RUNS))
-        assert store.check().findings == []
+        assert store.check().problems == []
 
 
 def test_saved_and_read_by_name(tmp_path):

@@ -73,7 +73,7 @@ def test_a_fork_goes_on(db, forking):
     runs = db.store.runs_df(fork_id)
     assert runs["run_index"].tolist() == [3, 4, 5, 6]
     assert runs["total_tokens"].tolist() == [19, 19, 0, 19]
-    assert db.store.check().findings == []
+    assert db.store.check().problems == []
 
 
 def test_our_branch_is_continued_by_agno(db, forking):

@@ -18,7 +18,7 @@ from agno_agents import agent, call, image, team, workflow
 from kern_nb.bridges.agno import AgnoDb
 from kern_nb.db import SqliteDb
 
-TIMES = {"duration", "time_to_first_token", "start_time", "end_time", "created_at", "updated_at"}
+TIMES = {"duration", "time_to_first_token", "start_time", "end_time", "created_at", "updated_at", "run_index"}
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def db(tmp_path):
 
 
 def comparable(value: Any, ids: dict[str, str]) -> Any:
-    """A value without what differs from run to run: times, and ids, which are numbered."""
+    """A value without what differs from run to run: times and ids, which are numbered; indexes: the steps of a workflow have some."""
     if isinstance(value, dict):
         return {
             key: type(item).__name__ if key in TIMES else comparable(item, ids) for key, item in sorted(value.items())
@@ -125,7 +125,7 @@ def test_sessions_and_runs_are_those_of_agnos_database(scenario, theirs, db):
     for row in db.get_runs(deserialize=False)[0]:
         run_id = row["run_id"]
         assert db.get_run(run_id).run_id == run_id
-    assert db.store.check().findings == []
+    assert db.store.check().problems == []
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.__name__)
