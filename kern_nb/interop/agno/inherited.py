@@ -7,6 +7,7 @@ inherited run has is marked as repeated.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
@@ -43,6 +44,14 @@ def is_copy(data: JsonObject, source: JsonObject) -> bool:
         for run in (data, source)
     )
     return is_same(first, second)
+
+
+def in_agnos_order(runs: Sequence[Run]) -> list[Run]:
+    """Runs in order; one that continues an inherited run is in the position of that."""
+    notes = ((run.internal.get(AGNO, {}).get(REPLACES), run) for run in runs)
+    replacing = {source: run for source, run in notes if source is not None}
+    moved = {run.run_id for run in replacing.values()}
+    return [replacing.get(run.run_id, run) for run in runs if run.run_id not in moved]
 
 
 def continue_inherited(run: Run, source: Run, data: JsonObject) -> None:

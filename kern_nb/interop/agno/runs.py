@@ -195,6 +195,8 @@ def to_agno(run: Run, *, inside: Mapping[str, Run] | None = None) -> JsonObject:
     columns = _columns(run)
     if note is None:
         data = columns | _rows(run) | {"content_type": "str"}
+        if run.run_type == "workflow":  # its tokens are those of its steps
+            data["metrics"] = {"steps": {}} | without_none({"duration": run.duration_s})
     else:
         data = restore(columns, run.extra, note, _NESTED) | _rows(run)
         data = _with_answers(data, run.requirements)

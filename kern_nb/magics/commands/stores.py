@@ -145,7 +145,7 @@ VERBS = (
         arg(
             "--format",
             "FORMAT",
-            "bundle, page, atif, sts or parquet; by default the one of the path's suffix.",
+            "bundle, page, atif, sts, parquet or agno; by default the one of the path's suffix.",
             "export_formats",
         ),
         switch("--all", "Export all sessions of the store; takes no REF."),
@@ -162,7 +162,8 @@ VERBS = (
         " pictures in `images/` beside them; what a branch inherits is copied context, members' runs are nested"
         " trajectories. `--format sts` writes traces that the Hugging Face Hub shows: a `.jsonl` file, or a folder."
         " A `.parquet` file has a row a session, with `messages` as chat trainers read them and columns of facts. All"
-        ' of them can be imported again. For tables, use `%kern load`, or `store.table("messages")` for Arrow.',
+        " of these can be imported again. `--format agno` writes a `.db` file that agents of Agno continue."
+        ' For tables, use `%kern load`, or `store.table("messages")` for Arrow.',
     ),
     verb(
         "check",

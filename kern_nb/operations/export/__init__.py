@@ -1,8 +1,8 @@
 """`export`: sessions and runs to a file: a bundle that imports without loss, a page to read, formats of other programs.
 
 `targets` selects the format, `order` what is written. For a bundle, `read` reads the rows, `detach` makes a branch or
-run independent, `write` writes them. For formats of other programs, `conversations` reads records, `atif`, `sts` and
-`parquet` convert them, and `documents` writes them; `folder` writes several files that belong together.
+run independent, `write` writes them. For formats of other programs, `conversations` reads records, `atif`, `sts`,
+`parquet` and `agno` convert them, and `documents` writes them; `folder` writes several files that belong together.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Export:
 
     Attributes:
         path: The file or folder.
-        format: ``bundle``, ``page``, ``atif``, ``sts`` or ``parquet``.
+        format: ``bundle``, ``page``, ``atif``, ``sts``, ``parquet`` or ``agno``.
         sessions: The number of sessions; a run exported alone is a session of its own.
         runs: The number of runs, including those that a branch inherits from a session outside the file.
         messages: Likewise for messages.
@@ -90,6 +90,8 @@ def export(
     * ``parquet``: the default for ``.parquet``, a row a session, as trainers read them: ``messages`` in the shape of
       OpenAI's chat API with arguments as JSON text, and columns for the title, model, tokens, cost and metadata. The
       texts are those of ``sts``. For the tables of a store, use ``store.table("messages")``.
+    * ``agno``: a database of Agno 3 (SQLite, ``.db``), which Agno's agents continue. A branch has copies of the runs
+      that it inherits.
 
     The file is written under another name beside its path, and moved there when it is complete. In a folder, only files
     with the name of a session's file are replaced, with ``overwrite``.
@@ -169,12 +171,14 @@ def _write(
     write_items: Callable[..., write.Counts]
     if target.format == "parquet":
         from kern_nb.operations.export.documents import write_parquet as write_items
+    elif target.format == "agno":
+        from kern_nb.operations.export.documents import write_agno as write_items
     else:
         write_items = write.write_bundle if target.format == "bundle" else write.write_page
     counts = write.write_atomically(
         target.path,
         lambda file: write_items(file, store, items, progress=progress),
         overwrite=overwrite,
-        is_binary=target.format == "parquet",
+        is_binary=target.format in ("parquet", "agno"),
     )
     return counts, target.path.stat().st_size

@@ -1,4 +1,4 @@
-"""Write the formats of other programs: ATIF and STS, a file a session, and Parquet, a row a session."""
+"""Write the formats of other programs: ATIF and STS, a file a session; Parquet, a row a session; Agno's database."""
 
 from __future__ import annotations
 
@@ -95,15 +95,24 @@ def write_parquet(file: IO[bytes], store: SessionStore, references: Sequence[Ref
     from kern_nb.operations.export.parquet import write_rows
 
     counts = dict.fromkeys((*COUNTED, "blobs"), 0)
-
-    def counted() -> Iterator[Conversation]:
-        for conversation in _with_progress(store, references, progress=progress):
-            counts["sessions"] += 1
-            _count(counts, conversation)
-            yield conversation
-
-    write_rows(file, counted())
+    write_rows(file, _counted(counts, _with_progress(store, references, progress=progress)))
     return counts
+
+
+def write_agno(file: IO[bytes], store: SessionStore, references: Sequence[Reference], *, progress: bool) -> Counts:
+    """Write a database of Agno."""
+    from kern_nb.operations.export.agno import write_database
+
+    counts = dict.fromkeys((*COUNTED, "blobs"), 0)
+    write_database(file, _counted(counts, _with_progress(store, references, progress=progress)))
+    return counts
+
+
+def _counted(counts: Counts, conversations: Iterable[Conversation]) -> Iterator[Conversation]:
+    for conversation in conversations:
+        counts["sessions"] += 1
+        _count(counts, conversation)
+        yield conversation
 
 
 def _with_progress(store: SessionStore, references: Sequence[Reference], *, progress: bool) -> Iterator[Conversation]:

@@ -36,6 +36,7 @@ FORMATS = {
     "atif": Format(".json", is_default=False, is_per_session=True),
     "sts": Format(".jsonl", is_default=False, is_per_session=True),
     "parquet": Format(".parquet"),
+    "agno": Format(".db", is_default=False),
 }
 _LIST = f"The formats are {', '.join(FORMATS)}."
 

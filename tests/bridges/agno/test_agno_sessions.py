@@ -128,6 +128,23 @@ def test_sessions_and_runs_are_those_of_agnos_database(scenario, theirs, db):
     assert db.store.check().problems == []
 
 
+@pytest.mark.every_engine
+def test_every_engine(store):
+    """Runs with steps inside, forks, lists by title and rows of all runs."""
+    db = AgnoDb(store)
+    workflow(db).run("Go")
+    tools(db)
+    fork_id = agent(db, user_id="alice").fork_session(source_session_id="s1", user_id="alice")
+    assert len(db.get_session(fork_id).runs) == 2
+    assert len(db.get_session("w1").runs[0].step_executor_runs) == 2
+    assert {s.session_id for s in db.get_sessions(session_name="weath")} == {"s1", fork_id}  # Agno copies the title
+    rows, total = db.get_runs(deserialize=False, sort_by="created_at", limit=2)
+    assert (len(rows), total) == (2, 3)
+    assert db.get_session("s1", user_id="alice").session_data["session_metrics"]["total_tokens"] == 57
+    assert db.delete_run(db.get_session("w1").runs[0].run_id) is True
+    assert store.check().problems == []
+
+
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.__name__)
 def test_read_again_by_another_process(scenario, db, tmp_path):
     """What is read without the cache is what is read with it."""
