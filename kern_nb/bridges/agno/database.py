@@ -30,6 +30,7 @@ from kern_nb.records import SessionType as SessionTypeName
 JsonObject = dict[str, Any]
 
 _FORKED_FROM = "forked_from_session_id"
+_MAX_ABSENT = 10_000
 _SCHEMA_VERSION = "3.0.0"
 
 
@@ -119,6 +120,8 @@ class AgnoDb(BaseDb):
         """
         record = self.store.get_session(session_id, user_id=user_id, runs=False)
         if record is None:
+            if len(self._absent) >= _MAX_ABSENT:
+                self._absent.clear()
             self._absent.add(session_id)
             return None
         row = session_io.to_row(record)

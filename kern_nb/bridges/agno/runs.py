@@ -28,6 +28,7 @@ from kern_nb.records import Run, Session, SessionType
 JsonObject = dict[str, Any]
 
 _MAX_SESSIONS = 64
+_MAX_INHERITED = 20_000
 _SAVED_AT = "saved_at"  # in ``internal``: when Agno saved the run, in microseconds; changes with every save
 _WAITING = ("PAUSED", "RUNNING")  # a run that may have answers since Agno saved it; one that is resumed is running
 _REPLACES = f'"{REPLACES}": "'
@@ -76,6 +77,12 @@ class RunCache:
         while len(sessions) > _MAX_SESSIONS:
             sessions.popitem(last=False)
         return entries
+
+    def add_inherited(self, run_id: str, inherited: Inherited) -> None:
+        """Note the id under which a branch shows an inherited run."""
+        self.inherited[run_id] = inherited
+        while len(self.inherited) > _MAX_INHERITED:
+            del self.inherited[next(iter(self.inherited))]
 
     def forget(self, session_id: str) -> None:
         """Forget a session."""
@@ -159,7 +166,7 @@ class SessionRuns:
             data = to_agno(run, inside=runs)
             if run_id in ids:
                 data = as_copy(data, self._session_id, ids)
-                self._cache.inherited[ids[run_id]] = Inherited(self._session_id, run_id)
+                self._cache.add_inherited(ids[run_id], Inherited(self._session_id, run_id))
             entries[run_id] = (versions[run_id], encode(data))
         if limit is None:  # a deleted run stays no longer
             for run_id in entries.keys() - {row["run_id"] for row in shown}:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, cast, get_args
 
@@ -57,35 +57,66 @@ def has_runs(run: Run) -> bool:
     return _RUNS in run.internal.get(AGNO, {})
 
 
-def from_agno(data: JsonObject, *, kind: SessionType | None = None, user_id: str | None = None) -> list[Run]:
+def from_agno(
+    data: JsonObject, *, kind: SessionType | None = None, user_id: str | None = None, has_steps: bool = True
+) -> list[Run]:
     """The runs of a store for one of Agno's: the run, and the runs inside it.
 
     Args:
         data: Agno's dict of the run, with JSON's types.
         kind: Its type; None derives it.
         user_id: The user of its session.
+        has_steps: Whether the runs inside it become runs of their own.
     """
-    kind = kind or run_type(data)
-    inside = _runs_inside(data)
     messages = data["messages"] if _is_dicts(data.get("messages")) else []
     tools = data["tools"] if _is_dicts(data.get("tools")) else []
     repeated = _repeated(data)
     calls, is_exact = calls_from_agno(messages, tools, repeated)
-    provider, model = to_text(data.get("model_provider")), to_text(data.get("model"))
+    run = _run(data, kind or run_type(data), user_id)
+    options: JsonObject = {"provider": run.model_provider, "model": run.model, "is_exact": is_exact}
+    run.messages = [
+        message_from_agno(message, calls, **options, is_repeated=index < repeated)
+        for index, message in enumerate(messages)
+    ]
+    run.tool_calls = list(calls.values())
+    note: JsonObject = {} if messages else {_NO_MESSAGES: True}
+    if not is_exact:
+        note[_RAW_CALLS] = True
+    elif _is_dicts(data.get("tools")):
+        note[_TOOLS] = [tool["tool_call_id"] for tool in tools]
+    if run.status == "PAUSED":
+        note[_PAUSED] = True
+    inside = _runs_inside(data) if has_steps else {}
+    steps, earlier, ids = _steps(inside, run.run_id, user_id)
+    if len({step.run_id for step in (run, *steps)}) <= len(steps):  # they have no ids of their own
+        return from_agno(data, kind=kind, user_id=user_id, has_steps=False)
+    run.internal = {AGNO: note | ({_RUNS: ids} if ids else {})}
+    run.requirements = _requirements(data, {step.run_id for step in steps}, is_paused=run.status == "PAUSED")
+    # What is split into rows of its own is compared there.
+    in_rows = {*inside, *(["messages"] if messages else []), *(["tools"] if _TOOLS in note else [])}
+    source = {key: value for key, value in data.items() if key not in in_rows}
+    extra, differences = split(source, _columns(run), _NESTED)
+    run.extra = extra | earlier
+    run.internal[AGNO] |= differences
+    return [run, *steps]
+
+
+def _run(data: JsonObject, kind: SessionType, user_id: str | None) -> Run:
+    """A run without its messages and calls."""
     status = data.get("status")
-    status = cast("RunStatus", status if status in _STATUSES else "COMPLETED")
     metrics = data.get("metrics")
     metrics = metrics if isinstance(metrics, dict) else {}
     content, duration_s = data.get("content"), to_float(metrics.get("duration"))
     error = content if status == "ERROR" and isinstance(content, str) else None
+    provider = to_text(data.get("model_provider"))
     run = Run(
         run_id=str(data["run_id"]),
         session_id=to_text(data.get("session_id")),
         parent_run_id=to_text(data.get("parent_run_id")),
         run_type=kind,
         user_id=user_id,
-        status=status,
-        model=model,
+        status=cast("RunStatus", status if status in _STATUSES else "COMPLETED"),
+        model=to_text(data.get("model")),
         model_provider=provider,
         input=_input(data.get("input")),
         output=None if error is not None else content,
@@ -98,55 +129,39 @@ def from_agno(data: JsonObject, *, kind: SessionType | None = None, user_id: str
     )
     for name in _OWNERS:
         setattr(run, name, to_text(data.get(name)))
-    if run.created_at is not None and duration_s is not None and status not in OPEN_STATUSES:
+    if run.created_at is not None and duration_s is not None and run.status not in OPEN_STATUSES:
         run.finished_at = run.created_at + timedelta(seconds=duration_s)
-    options: JsonObject = {"provider": provider, "model": model, "is_exact": is_exact}
-    run.messages = [
-        message_from_agno(message, calls, **options, is_repeated=index < repeated)
-        for index, message in enumerate(messages)
-    ]
-    run.tool_calls = list(calls.values())
-    run.requirements = _requirements(data, is_paused=status == "PAUSED")
-    note: JsonObject = {}
-    if not is_exact:
-        note[_RAW_CALLS] = True
-    elif _is_dicts(data.get("tools")):
-        note[_TOOLS] = [tool["tool_call_id"] for tool in tools]
-    if not messages:
-        note[_NO_MESSAGES] = True
-    if status == "PAUSED":
-        note[_PAUSED] = True
-    nested_runs: list[Run] = []
-    if inside:
-        note[_RUNS] = {}
-        for key, values in inside.items():
-            many: list[JsonObject] = values if isinstance(values, list) else [values]
-            note[_RUNS][key] = [v["run_id"] for v in many] if isinstance(values, list) else values["run_id"]
-            for value in many:
-                step, *rest = from_agno(value, user_id=user_id)
-                step.parent_run_id = run.run_id
-                step.internal[AGNO][_INSIDE] = {"key": key, "parent_run_id": value.get("parent_run_id")}
-                nested_runs += [step, *rest]
-    run.internal = {AGNO: note}
-    # What is split into rows of its own is compared there.
-    in_rows = {*inside, *(["messages"] if messages else []), *(["tools"] if _TOOLS in note else [])}
-    source = {key: value for key, value in data.items() if key not in in_rows}
-    extra, differences = split(source, _columns(run), _NESTED)
-    run.extra, run.internal[AGNO] = extra, note | differences
-    return [run, *nested_runs]
+    return run
+
+
+def _steps(inside: JsonObject, run_id: str, user_id: str | None) -> tuple[list[Run], JsonObject, JsonObject]:
+    """The runs inside a run; earlier versions of those that were resumed; their ids, by key."""
+    runs: list[Run] = []
+    earlier: JsonObject = {}
+    ids: JsonObject = {}
+    for key, values in inside.items():
+        many: list[JsonObject] = values if isinstance(values, list) else [values]
+        ids[key] = [value["run_id"] for value in many] if isinstance(values, list) else values["run_id"]
+        last = {value["run_id"]: index for index, value in enumerate(many)}
+        if len(last) < len(many):
+            earlier[key] = [None if last[value["run_id"]] == index else value for index, value in enumerate(many)]
+        for value in (many[index] for index in last.values()):
+            step, *rest = from_agno(value, user_id=user_id)
+            step.parent_run_id = run_id
+            step.internal[AGNO][_INSIDE] = {"key": key, "parent_run_id": value.get("parent_run_id")}
+            runs += [step, *rest]
+    return runs, earlier, ids
 
 
 def _runs_inside(data: JsonObject) -> JsonObject:
-    """The complete runs inside a dict by key, if each has an id of its own."""
+    """The complete runs inside a dict, by key."""
     inside: JsonObject = {}
-    ids: list[Any] = [data.get("run_id")]
     for key in _RUNS_INSIDE:
         values = data.get(key)
         many: list[Any] = values if isinstance(values, list) else [values]
         if many and all(isinstance(v, dict) and isinstance(v.get("run_id"), str) for v in many):
             inside[key] = values
-            ids += [v["run_id"] for v in many]
-    return inside if len(set(ids)) == len(ids) else {}
+    return inside
 
 
 def _repeated(data: JsonObject) -> int:
@@ -161,15 +176,15 @@ def _is_dicts(values: Any) -> bool:
     return isinstance(values, list) and all(isinstance(value, dict) for value in values)
 
 
-def _requirements(data: JsonObject, *, is_paused: bool) -> list[Requirement]:
+def _requirements(data: JsonObject, steps: Collection[str], *, is_paused: bool) -> list[Requirement]:
+    """The requirements of a run itself; those of its members, and of the runs of its ``steps``, belong to these."""
     requirements = data.get("requirements")
     dicts = [r for r in requirements if isinstance(r, dict) and r.get("id")] if isinstance(requirements, list) else []
-    # A member's requirement belongs to the member's run.
     own = [r for r in dicts if r.get("member_run_id") in {None, data.get("run_id")}]
     result = [requirement_from_agno(requirement, is_paused=is_paused) for requirement in own]
-    steps = data.get("step_requirements")
-    for step in steps if isinstance(steps, list) else ():
-        if isinstance(step, dict):
+    of_steps = data.get("step_requirements")
+    for step in of_steps if isinstance(of_steps, list) else ():
+        if isinstance(step, dict) and step.get("executor_run_id") not in steps:
             ids = {requirement.requirement_id for requirement in result}
             result += [
                 r for r in step_requirements_from_agno(step, ids, is_paused=is_paused) if r.requirement_id not in ids
@@ -201,10 +216,21 @@ def to_agno(run: Run, *, inside: Mapping[str, Run] | None = None) -> JsonObject:
         data = restore(columns, run.extra, note, _NESTED) | _rows(run)
         data = _with_answers(data, run.requirements)
         for key, ids in note.get(_RUNS, {}).items():
-            runs = {i: r for i in ([ids] if isinstance(ids, str) else ids) if (r := (inside or {}).get(i)) is not None}
-            dicts = [_nested_to_agno(r, inside) for r in runs.values()]
-            data[key] = (dicts[0] if dicts else None) if isinstance(ids, str) else dicts
+            data[key] = _inside_to_agno(ids, run.extra.get(key), inside or {})
     return data
+
+
+def _inside_to_agno(ids: Any, earlier: list[Any] | None, inside: Mapping[str, Run]) -> Any:
+    """Agno's dicts of the runs inside a run: of one, or of a list."""
+    many = [ids] if isinstance(ids, str) else ids
+    dicts = []
+    for run_id, before in zip(many, earlier or [None] * len(many), strict=True):
+        step = inside.get(run_id)
+        if before is not None:
+            dicts.append(before)
+        elif step is not None:
+            dicts.append(_nested_to_agno(step, inside))
+    return (dicts[0] if dicts else None) if isinstance(ids, str) else dicts
 
 
 def _nested_to_agno(run: Run, inside: Mapping[str, Run] | None) -> JsonObject:

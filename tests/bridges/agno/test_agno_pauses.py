@@ -197,3 +197,19 @@ def test_a_step_of_a_workflow(store):
     done = w.continue_run(run_id=run.run_id, session_id="w1")
     assert (done.status.value, done.content) == ("COMPLETED", "One.")
     detach_agent(w)
+
+
+def test_a_call_of_a_steps_agent(store, delete, deleted):
+    """Its requirement is listed once, as the step's, and the workflow is resumed."""
+    step = Agent(id="a", name="A", model=Scripted(answers=[[call("delete_file", path="x")], "One."]), tools=[delete])
+    w = Workflow(id="w", name="W", session_id="w1", steps=[Step(name="first", agent=step)], telemetry=False)
+    attach_agent(w, store)
+    run = w.run("Go")
+    (requirement,) = store.requirements(session_id="w1")
+    assert store.get_run(requirement.run_id).parent_run_id == run.run_id
+    store.resolve(requirement, approve=True)
+    done = w.continue_run(run_id=run.run_id, session_id="w1")
+    assert (done.content, deleted) == ("One.", ["x"])
+    assert [q.status for q in store.requirements(session_id="w1", status=None)] == ["resolved"]
+    assert store.runs_df("w1")["status"].tolist() == ["COMPLETED", "COMPLETED"]
+    detach_agent(w)
