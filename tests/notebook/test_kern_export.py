@@ -283,7 +283,7 @@ def test_sessions_and_files_complete(notebook, chats, monkeypatch):
     assert tab("%kern export alps alpha") == ["alpha", "alphabet.json"]
     assert tab("%kern export alpha/") == ["alpha/0", "alpha/1", "alpha/2"]
     assert tab("%kern export --") == ["--format", "--all", "--force", "--store"]
-    assert tab("%kern export alps x.json --format ") == ["bundle", "page", "atif", "sts", "parquet"]
+    assert tab("%kern export alps x.json --format ") == ["bundle", "page", "atif", "sts", "parquet", "agno"]
     assert tab("%kern exp") == ["export"]
 
 
