@@ -23,7 +23,7 @@ from kern_nb.db.schema import Tables
 from kern_nb.db.store import SessionStore
 from kern_nb.errors import RunNotFound
 from kern_nb.interop.agno import AGNO, REPLACES, as_copy, from_agno, has_runs, inherited_id, to_agno
-from kern_nb.records import Run, Session, SessionType
+from kern_nb.records import Run, SessionType
 
 JsonObject = dict[str, Any]
 
@@ -54,7 +54,7 @@ class Inherited(NamedTuple):
 class RunCache:
     """The runs that were read last, by session and run id, as text and as Agno's objects.
 
-    Agno's agents do not change the objects of earlier runs, as its own cache requires. Teams and workflows get new.
+    Agno's agents do not change the objects of earlier runs, as its own cache requires.
     """
 
     def __init__(self) -> None:
@@ -88,11 +88,6 @@ class RunCache:
         """Forget a session."""
         self._texts.pop(session_id, None)
         self._objects.pop(session_id, None)
-
-
-def read_session(store: SessionStore, session_id: str, user_id: str | None) -> Session | None:
-    """A session without its runs."""
-    return store.get_session(session_id, user_id=user_id, runs=False)
 
 
 class SessionRuns:
