@@ -101,7 +101,7 @@ def hand_off_session(
 def claim_run(
     connection: Connection, store: Database, run_id: str, user_id: str | None = None, *, partly: bool = False
 ) -> Run:
-    """See `SessionStore.claim_run`. With ``partly``, some requirements may be pending: the run pauses for them again."""
+    """See `SessionStore.claim_run`. With ``partly``, requirements may be pending: the run pauses for them again."""
     r = store.tables.runs
     if user_id is not None:
         _require_owner(connection, store, run_id, user_id)

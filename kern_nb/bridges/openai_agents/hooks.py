@@ -56,7 +56,5 @@ class RecordingHooks(RunHooks[Any]):
             if item.get("type") == "function_call_output":
                 span = get_current_span()
                 is_error = True if span is not None and span.error is not None else None
-                await in_thread(
-                    lambda: self._recording.tool_ended(item, context.tool_name, is_error=is_error)
-                )
+                await in_thread(lambda: self._recording.tool_ended(item, context.tool_name, is_error=is_error))
         await self._hooks.on_tool_end(context, agent, tool, result)

@@ -16,7 +16,15 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from kern_nb.bridges.openai_agents.items import Entry, Item, group_items, is_prompt, is_reply, memory_entries, next_position
+from kern_nb.bridges.openai_agents.items import (
+    Entry,
+    Item,
+    group_items,
+    is_prompt,
+    is_reply,
+    memory_entries,
+    next_position,
+)
 from kern_nb.bridges.openai_agents.items import to_items as message_to_items
 from kern_nb.db import SessionStore, message_writes, reads, run_claims, run_writes
 from kern_nb.db.lineage import Lineage, load_lineage
@@ -61,15 +69,13 @@ def read_items(store: SessionStore, session_id: str, limit: int | None, user_id:
             size = None if size is None else size * 4
 
 
-def _newest_rows(
-    connection: Connection, store: SessionStore, lineage: Lineage, size: int | None
-) -> list[_Row]:
+def _newest_rows(connection: Connection, store: SessionStore, lineage: Lineage, size: int | None) -> list[_Row]:
     """The newest messages of a lineage, oldest first."""
     m = store.tables.messages
     query = sa.select(m.c.session_id, m.c.run_id, m.c.run_index, m.c.message_index, m.c.internal)
     query = query.where(lineage.inside(m)).order_by(m.c.run_index.desc(), m.c.message_index.desc()).limit(size)
-    rows = connection.execute(query).all()
-    return [_Row(*row, entries=memory_entries(row.internal)) for row in reversed(rows)]
+    rows = connection.execute(query).mappings().all()
+    return [_Row(**row, entries=memory_entries(row["internal"])) for row in reversed(rows)]
 
 
 def _has_last(rows: Sequence[_Row], items: Sequence[tuple[int, Item]], limit: int) -> bool:
@@ -134,8 +140,8 @@ def add_items(
         user_id: The user of the session.
         run_id: The run of this session that the caller added to last; None for the newest run.
     """
-    items = copy.deepcopy(list(items))
-    return store.write(lambda connection: _add_items(connection, store, session_id, items, user_id, run_id), small=True)
+    own = copy.deepcopy(list(items))
+    return store.write(lambda connection: _add_items(connection, store, session_id, own, user_id, run_id), small=True)
 
 
 def _add_items(
@@ -196,7 +202,8 @@ def _extend(connection: Connection, store: SessionStore, session_id: str, run_id
     """Add items to a run that a session made of items: it is open while they are stored."""
     run_writes.upsert_session(connection, store, session_id, {"session_type": "agent"}, time.time())
     r = store.tables.runs
-    run_claims.pin_branches(connection, store, connection.execute(sa.select(r).where(r.c.run_id == run_id)).mappings().one())
+    row = connection.execute(sa.select(r).where(r.c.run_id == run_id)).mappings().one()
+    run_claims.pin_branches(connection, store, row)
     update_run(connection, store, run_id, status="RUNNING")
     messages = [with_items(message, own) for message, own in group_items(items)]
     stored = message_writes.append_messages(connection, store, run_id, messages)
@@ -253,9 +260,7 @@ def _item_of(entry: Entry) -> Item:
     return item
 
 
-def _find_last(
-    connection: Connection, store: SessionStore, lineage: Lineage
-) -> tuple[_Row | None, Entry | None]:
+def _find_last(connection: Connection, store: SessionStore, lineage: Lineage) -> tuple[_Row | None, Entry | None]:
     """The newest item with its message."""
     size: int | None = _PAGE
     while True:

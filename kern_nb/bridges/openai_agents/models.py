@@ -12,8 +12,8 @@ def describe_model(agent: Any, run_config: Any = None) -> tuple[str | None, str 
     config = run_config.get("model") if isinstance(run_config, dict) else getattr(run_config, "model", None)
     model = config or agent.model or get_default_model()
     if isinstance(model, str):
-        provider, _, _ = model.partition("/")
-        return model, provider if "/" in model and provider != "litellm" else None if "/" in model else "openai"
+        *prefixes, _ = model.removeprefix("litellm/").split("/")
+        return model, prefixes[0] if prefixes else "openai"
     name = getattr(model, "model", None)
-    provider = "openai" if type(model).__module__.startswith("agents.models.openai") else None
-    return str(name) if isinstance(name, str) else type(model).__name__, provider
+    is_openai = type(model).__module__.startswith("agents.models.openai")
+    return name if isinstance(name, str) else type(model).__name__, "openai" if is_openai else None

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 from agents.run_state import RunState
 
-from kern_nb.bridges.openai_agents.recorder import Recording
 from kern_nb import store_registry
+from kern_nb.bridges.openai_agents.recorder import Recording
 from kern_nb.db import codec, mapping, reads, requirements, run_claims
 from kern_nb.db.open_runs import update_run
 from kern_nb.errors import BadUsage, RunClosed
@@ -207,9 +207,11 @@ def _apply_answers(
 
 
 async def load_state(agent: Agent[Any], run: str | Run, store: str | SessionStore | None = None) -> RunState[Any]:
-    """The state of a paused run, to resume it in any process: ``Runner.run(agent, await load_state(agent, run_id))``.
+    """Load the state of a paused run, with which any process can resume it.
 
-    Answers that are in the store need not be repeated. A context that is not a mapping is not stored: pass
+    ``await Runner.run(agent, await load_state(agent, run_id))`` goes on with the answers that are in the store.
+
+    A context that is not a mapping is not stored: pass
     ``context=`` to ``Runner.run``. A state contains what tools were called with: load those of your own stores only.
 
     Args:
@@ -226,7 +228,9 @@ async def load_state(agent: Agent[Any], run: str | Run, store: str | SessionStor
     stored = await in_thread(lambda: target.get_run(run_id))
     pause = stored.internal.get(PAUSE)
     if stored.status != "PAUSED" or not isinstance(pause, dict):
-        raise RunClosed(f"Run {run_id} is {stored.status}, and has no state of the OpenAI Agents SDK.", "See %kern inbox.")
+        raise RunClosed(
+            f"Run {run_id} is {stored.status}, and has no state of the OpenAI Agents SDK.", "See %kern inbox."
+        )
     return await RunState.from_json(agent, pause["state"])
 
 

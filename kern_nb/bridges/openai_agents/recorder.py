@@ -126,13 +126,16 @@ class Recording:
     # Messages ---------------------------------------------------------------------------------------------------------
 
     @classmethod
-    def start_messages(cls, value: Any, *, has_memory: bool) -> list[Message]:
+    def start_messages(cls, agent: Any, value: Any, *, has_memory: bool) -> list[Message]:
         """The first messages of a run. Those before the latest answer are a copy of the history."""
+        instructions = agent.instructions if isinstance(agent.instructions, str) else None  # else unknown before
         items = [{"role": "user", "content": value}] if isinstance(value, str) else copy.deepcopy(list(value))
         drafts = [_Draft(message, own) for message, own in group_items([_to_item(item) for item in items])]
         replies = [i for i, draft in enumerate(drafts) if any(map(is_reply, draft.items))]
         for draft in drafts[: replies[-1] + 1] if replies else ():
             draft.message.from_history = True
+        if instructions:
+            drafts.insert(0, _Draft(Message(role="system", content=instructions)))
         return _to_messages(drafts, in_memory=not has_memory)
 
     def _track(self, messages: Sequence[Message]) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from agents import RunHooks
+from agents.lifecycle import RunHooksBase
 from agents.run import get_default_agent_runner, set_default_agent_runner
 from agents.run_state import RunState
 from agents.tool_context import ToolContext
@@ -123,7 +123,7 @@ class RecordingRunner:
 
 def _with_hooks(recording: Recording, options: dict[str, Any]) -> dict[str, Any]:
     hooks = options.get("hooks")
-    if hooks is not None and not isinstance(hooks, RunHooks):
+    if hooks is not None and not isinstance(hooks, RunHooksBase):
         return options  # which the SDK refuses
     return options | {"hooks": RecordingHooks(recording, hooks, options.get("run_config"))}
 
@@ -139,7 +139,7 @@ def _find_target(agent: Any, value: Any, options: dict[str, Any]) -> Callable[[]
     store = own[1] if own is not None else parent.store  # type: ignore[union-attr]
     store = session.store if isinstance(session, KernSession) else store
     is_nested = parent is not None and parent.store is store
-    session_id = getattr(session, "session_id", None)
+    session_id = _session_id(session)
     if session_id is None and is_nested:
         session_id = parent.session_id  # type: ignore[union-attr]
     parent = parent if parent is not None and is_nested and session_id == parent.session_id else None
@@ -151,8 +151,18 @@ def _find_target(agent: Any, value: Any, options: dict[str, Any]) -> Callable[[]
                 return resumed
         return _start(store, agent, value, options, session_id, parent, has_memory=has_memory)
 
-    has_memory = isinstance(session, KernSession)
+    # Without a session, the memory of a run is what happened in it. That of a nested run is not its parent's.
+    has_memory = isinstance(session, KernSession) or parent is not None
     return start
+
+
+def _session_id(session: Any) -> str | None:
+    """The id of a session; None if it has none yet: that of a conversation on a server is created with it."""
+    try:
+        value = getattr(session, "session_id", None)
+    except ValueError:
+        return None
+    return value if isinstance(value, str) and value else None
 
 
 def _start(
@@ -188,7 +198,7 @@ def _start(
         parent_run_id=None if parent is None else parent.run_id,
         extra=extra,
         internal=internal,
-        messages=() if is_state else Recording.start_messages(value, has_memory=has_memory),
+        messages=() if is_state else Recording.start_messages(agent, value, has_memory=has_memory),
     )
     return Recording(store, run, has_memory=has_memory)
 
