@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from kern_nb.db import SessionStore
 
 _RESOLVED_BY = "OpenAI Agents SDK"
+_RESUMABLE = ("PAUSED", "ERROR", "CANCELLED")
 
 
 def end(recording: Recording, result: Any) -> None:
@@ -92,6 +93,7 @@ def _describe_state(state: RunState[Any]) -> dict[str, Any]:
     data = state.to_json(context_serializer=lambda _: {})
     said = [data.get("original_input"), data.get("trace")]
     said += [(r.get("response_id"), r.get("output")) for r in data.get("model_responses") or ()]
+    said += [(item.get("type"), item.get("raw_item")) for item in data.get("generated_items") or ()]
     return {"key": hashlib.sha256(codec.dumps(said).encode()).hexdigest()[:32], "state": data}
 
 
@@ -139,10 +141,34 @@ def resume(
     _apply_answers(state, interruptions, rows)
     recording = Recording(store, run, has_memory=has_memory)
     recording.before = before
+    recording.state = state
     return recording
 
 
-def release(recording: Recording) -> bool:
+def fail(recording: Recording, error: BaseException) -> None:
+    """Store that a run ended with an exception.
+
+    A resumed run waits again if nothing has happened. If tools have returned, the SDK has noted their results in the
+    state: with that, the run can go on without them, so the state is stored as that of a pause.
+    """
+    if _release(recording):
+        return
+    recording.fail(error)
+    if recording.state is None or not recording.state.get_interruptions():
+        return
+    pause = _describe_state(recording.state)
+    store, run_id = recording.store, recording.run_id
+
+    def write(connection: Connection) -> None:
+        r = store.tables.runs
+        internal = connection.execute(sa.select(r.c.internal).where(r.c.run_id == run_id)).scalar() or {}
+        if pause["key"] not in internal.get(RESUMED, ()):
+            _set_internal(connection, store, run_id, **{PAUSE: pause})
+
+    store.write(write)
+
+
+def _release(recording: Recording) -> bool:
     """Let a claimed run wait again, if the SDK has refused to resume it before anything happened."""
     before = recording.before
     if before is None or not recording.is_untouched:
@@ -227,7 +253,7 @@ async def load_state(agent: Agent[Any], run: str | Run, store: str | SessionStor
     run_id = run if isinstance(run, str) else run.run_id
     stored = await in_thread(lambda: target.get_run(run_id))
     pause = stored.internal.get(PAUSE)
-    if stored.status != "PAUSED" or not isinstance(pause, dict):
+    if stored.status not in _RESUMABLE or not isinstance(pause, dict):
         raise RunClosed(
             f"Run {run_id} is {stored.status}, and has no state of the OpenAI Agents SDK.", "See %kern inbox."
         )
@@ -257,7 +283,9 @@ def _find_run(
                 break
             pause = (run["internal"] or {}).get(PAUSE) or {}
             is_member = parent is not None and run["parent_run_id"] == parent.run_id
-            if run["status"] == "PAUSED" and (pause.get("key") == key or is_member):
+            if run["status"] in _RESUMABLE and pause.get("key") == key:
+                return current
+            if run["status"] == "PAUSED" and is_member:
                 return current
             keys = (run["internal"] or {}).get(RESUMED, ())
             closed = run if key in keys else closed

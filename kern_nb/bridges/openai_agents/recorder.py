@@ -97,6 +97,7 @@ class Recording:
         has_ended: Whether the run has ended or is paused.
         before: A resumed run as it was before; None for a new one.
         is_untouched: Whether nothing has happened in it since.
+        state: The state with which it was resumed, which the SDK updates; None for a new one.
     """
 
     def __init__(self, store: SessionStore, run: Run, *, has_memory: bool) -> None:
@@ -108,6 +109,7 @@ class Recording:
         self.has_ended = False
         self.before: Run | None = None
         self.is_untouched = True
+        self.state: Any = None
         self._has_memory = has_memory
         self._lock = threading.RLock()
         self._drafts: list[_Draft] = []

@@ -214,8 +214,7 @@ async def _settle(recording: Recording, error: BaseException) -> None:
 def _store_failure(recording: Recording, error: BaseException) -> None:
     """Store how a run failed. If that fails, too, the run's own error is the one to raise: the other is a warning."""
     try:
-        if not pauses.release(recording):
-            recording.fail(error)
+        pauses.fail(recording, error)
     except Exception as failure:  # noqa: BLE001 - see above
         recording.give_up()
         message = f"The end of run {recording.run_id} was not stored: {describe(failure)}"
