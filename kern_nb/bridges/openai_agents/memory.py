@@ -222,6 +222,8 @@ def pop_item(store: SessionStore, session_id: str, user_id: str | None) -> Item 
 
 
 def _pop_item(connection: Connection, store: SessionStore, session_id: str, user_id: str | None) -> Item | None:
+    s = store.tables.sessions
+    connection.execute(store.locked(sa.select(s.c.session_id).where(s.c.session_id == session_id)))
     session = reads.session_row(connection, store.tables, session_id, user_id)
     if session is None:
         return None
@@ -232,7 +234,7 @@ def _pop_item(connection: Connection, store: SessionStore, session_id: str, user
     if row.session_id != session_id:
         raise _inherited_error(session_id, row.session_id)
     _require_not_inherited(connection, store, row)
-    m, t = store.tables.messages, store.tables.tool_calls
+    r, m, t = store.tables.runs, store.tables.messages, store.tables.tool_calls
     remaining = [other for other in (row.internal or {})[ITEMS] if other is not entry]
     of_run = (m.c.session_id == session_id) & (m.c.run_index == row.run_index)
     last = connection.execute(sa.select(sa.func.max(m.c.message_index)).where(of_run)).scalar()
@@ -242,12 +244,15 @@ def _pop_item(connection: Connection, store: SessionStore, session_id: str, user
         update_entries(connection, store, row.run_id, {row.message_index: row.internal or {}})
         return _item_of(entry)
     is_message = of_run & (m.c.message_index == row.message_index)
-    stored = connection.execute(sa.select(m.c.role, m.c.tool_call_id).where(is_message)).one()
+    stored = connection.execute(sa.select(m.c.role, m.c.tool_call_id, m.c.content).where(is_message)).one()
     connection.execute(m.delete().where(is_message))
     connection.execute(t.delete().where(in_run, t.c.message_index == row.message_index))
     if stored.role in RESULT_ROLES and stored.tool_call_id is not None:
         unanswered = {"result": None, "result_json": None, "status": "unknown", "duration_s": None}
         connection.execute(t.update().where(in_run, t.c.tool_call_id == stored.tool_call_id).values(**unanswered))
+    if stored.role == "assistant":
+        is_output = (r.c.run_id == row.run_id) & (r.c.output == stored.content)
+        connection.execute(r.update().where(is_output).values(output=None, output_json=None))
     if remaining:
         _reinsert(connection, store, row, remaining)
     elif last == 0:
@@ -262,24 +267,21 @@ def _item_of(entry: Entry) -> Item:
 
 def _find_last(connection: Connection, store: SessionStore, lineage: Lineage) -> tuple[_Row | None, Entry | None]:
     """The newest item with its message."""
-    size: int | None = _PAGE
+    size = _PAGE
     while True:
         rows = _newest_rows(connection, store, lineage, size)
         owned = [(row, entry) for row in rows for entry in row.entries or ()]
         foreign = [row for row in rows if row.entries is None]
-        if owned:
-            newest = max(owned, key=lambda pair: (pair[0].run_index, pair[1][0]))
-            if not foreign or foreign[-1].run_index < newest[0].run_index:
-                is_cut = size is not None and len(rows) == size and rows[0].run_index == newest[0].run_index
-                if not is_cut or not _is_unordered(rows[0]):
-                    return newest
-        elif foreign:
+        newest = max(owned, key=lambda pair: (pair[0].run_index, pair[1][0])) if owned else (None, None)
+        if foreign and (newest[0] is None or foreign[-1].run_index > newest[0].run_index):
             raise BadUsage(
                 f"The last message of session {foreign[-1].session_id!r} was not written by the OpenAI Agents SDK.",
                 "Branch the session before that message, and use a KernSession of the branch.",
             )
-        if size is None or len(rows) < size:
-            return max(owned, key=lambda pair: (pair[0].run_index, pair[1][0])) if owned else (None, None)
+        if len(rows) < size:
+            return newest
+        if newest[0] is not None and not (rows[0].run_index == newest[0].run_index and _is_unordered(rows[0])):
+            return newest
         size *= 4
 
 
@@ -355,4 +357,4 @@ def clear(store: SessionStore, session_id: str, user_id: str | None) -> None:
                 f"Session {session_id!r} inherits items from session {inherited[-1].session_id!r}.",
                 "Use a KernSession with a new session_id.",
             )
-    store.delete_session(session_id, user_id=user_id)
+    store.clear_session(session_id, user_id=user_id)
