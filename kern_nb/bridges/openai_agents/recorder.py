@@ -255,12 +255,11 @@ class Recording:
     def request(self, agent_name: str, instructions: str | None, items: Sequence[Any]) -> None:
         """The model is about to be called."""
         with self._lock:
+            if missing := self._missing_outputs(items):
+                self.record(missing)
             if instructions and instructions != self._instructions:
                 self._instructions = instructions
                 self._drafts.append(_Draft(Message(role="system", content=instructions, extra=self._agent(agent_name))))
-            missing = self._missing_outputs(items)
-        if missing:
-            self.record(missing)
 
     def _missing_outputs(self, items: Sequence[Any]) -> list[_Draft]:
         """Results of this run's calls, such as handoffs, that no hook reports."""
