@@ -12,6 +12,9 @@ from kern_nb.bridges.openai_agents.models import describe_model
 from kern_nb.bridges.openai_agents.recorder import Recording
 from kern_nb.runtime.event_loop import in_thread
 
+_FAILURE = "An error occurred while running the tool. Please try again."
+"""How the text begins that the SDK passes to the model in place of a failed tool's result."""
+
 
 class RecordingHooks(RunHooks[Any]):
     """Hooks of one run. An error of the store ends the run: nothing goes on that is not recorded."""
@@ -54,7 +57,14 @@ class RecordingHooks(RunHooks[Any]):
         if isinstance(context, ToolContext) and context.tool_call is not None:
             item: Any = dict(ItemHelpers.tool_call_output_item(context.tool_call, result))
             if item.get("type") == "function_call_output":
-                span = get_current_span()
-                is_error = True if span is not None and span.error is not None else None
+                is_error = _has_failed(result)
                 await in_thread(lambda: self._recording.tool_ended(item, context.tool_name, is_error=is_error))
         await self._hooks.on_tool_end(context, agent, tool, result)
+
+
+def _has_failed(result: Any) -> bool | None:
+    """Whether a tool has failed: the span of its call says so, else the text of the SDK; None if that is unknown."""
+    span = get_current_span()
+    if span is not None and span.error is not None:
+        return True
+    return True if isinstance(result, str) and result.startswith(_FAILURE) else None

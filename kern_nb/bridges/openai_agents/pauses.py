@@ -89,12 +89,23 @@ def _to_requirement(interruption: ToolApprovalItem) -> Requirement:
 
 
 def _describe_state(state: RunState[Any]) -> dict[str, Any]:
-    """The state as JSON, without a context that only its program can restore, and its key."""
-    data = state.to_json(context_serializer=lambda _: {})
-    said = [data.get("original_input"), data.get("trace")]
+    """The state as JSON, without a context that only its program can restore, and its key.
+
+    The SDK refuses to serialize some states, such as those of agents of one name: they can be resumed by their own
+    process only, and are recognized by their pending calls.
+    """
+    try:
+        data = state.to_json(context_serializer=lambda _: {})
+    except Exception:  # noqa: BLE001 - see above; the SDK raises errors of several kinds
+        return {"key": _hash([(item.call_id, item.name, item.arguments) for item in state.get_interruptions()])}
+    said: list[Any] = [data.get("original_input"), data.get("trace")]
     said += [(r.get("response_id"), r.get("output")) for r in data.get("model_responses") or ()]
     said += [(item.get("type"), item.get("raw_item")) for item in data.get("generated_items") or ()]
-    return {"key": hashlib.sha256(codec.dumps(said).encode()).hexdigest()[:32], "state": data}
+    return {"key": _hash(said), "state": data}
+
+
+def _hash(value: Any) -> str:
+    return hashlib.sha256(codec.dumps(value).encode()).hexdigest()[:32]
 
 
 def _tree_requirements(connection: Connection, store: SessionStore, run_id: str) -> Sequence[sa.RowMapping]:
@@ -212,7 +223,7 @@ def _answer(
             raise requirements.resolved_error(mapping.requirement_from_row(row))
         return
     answer: dict[str, Any] = {"approve": approved, "args": None, "value": None, "note": note, "user_id": None}
-    resolved = requirements.resolve(connection, store, row["requirement_id"], by=_RESOLVED_BY, **answer)
+    resolved = requirements.resolve(connection, store, (run_id, row["requirement_id"]), by=_RESOLVED_BY, **answer)
     if resolved.status == "expired":
         raise requirements.resolved_error(resolved)
 
@@ -253,7 +264,7 @@ async def load_state(agent: Agent[Any], run: str | Run, store: str | SessionStor
     run_id = run if isinstance(run, str) else run.run_id
     stored = await in_thread(lambda: target.get_run(run_id))
     pause = stored.internal.get(PAUSE)
-    if stored.status not in _RESUMABLE or not isinstance(pause, dict):
+    if stored.status not in _RESUMABLE or not isinstance(pause, dict) or "state" not in pause:
         raise RunClosed(
             f"Run {run_id} is {stored.status}, and has no state of the OpenAI Agents SDK.", "See %kern inbox."
         )

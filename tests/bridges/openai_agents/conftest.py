@@ -15,9 +15,10 @@ pytest.importorskip("agents")
 @pytest.fixture(autouse=True)
 def quiet() -> Iterator[None]:
     """Traces are made, and not exported."""
-    from agents.tracing import set_trace_processors
+    from agents.tracing import set_trace_processors, set_tracing_disabled
 
     set_trace_processors([])
+    set_tracing_disabled(False)
     yield
     set_trace_processors([])
 

@@ -125,6 +125,13 @@ def test_run(store: SessionStore, make_agent: MakeAgent) -> None:
     assert store.check().problems == []
 
 
+def test_failed_tool_without_tracing(store: SessionStore, make_agent: MakeAgent) -> None:
+    """A tool that failed is known without tracing, too."""
+    agent = make_agent([_call("refuse", "c")], _says("No."), tools=[refuse])
+    _run(agent, "Hello", run_config=RunConfig(group_id="chat", tracing_disabled=True))
+    assert [call.status for call in _runs(store)[0].tool_calls] == ["failed"]
+
+
 @pytest.mark.parametrize("is_streamed", [False, True])
 def test_items_are_those_of_the_sdk(store: SessionStore, make_agent: MakeAgent, *, is_streamed: bool) -> None:
     """The items are exactly those that the SDK's own session has, also if tools end in another order."""
