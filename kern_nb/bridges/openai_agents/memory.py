@@ -33,7 +33,7 @@ from kern_nb.errors import BadUsage, HasBranches
 from kern_nb.extra_keys import ITEMS, MEMORY, UNORDERED
 from kern_nb.records import RESULT_ROLES, Message, Run, message_text
 
-_PAGE = 16  # messages beyond the limit that are read with it: some have no item in the memory
+_PAGE = 6  # messages beyond the limit that are read with it: some have no item in the memory
 
 
 @dataclass(frozen=True)

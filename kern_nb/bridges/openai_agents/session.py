@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 from agents.memory import SessionABC, SessionSettings
@@ -64,7 +65,8 @@ class KernSession(SessionABC):
             limit: Only the newest so many; None takes that of ``session_settings``.
         """
         limit = self.session_settings.limit if limit is None and self.session_settings is not None else limit
-        items: Any = await in_thread(lambda: memory.read_items(self.store, self.session_id, limit, self.user_id))
+        # A cancelled caller need not wait until a read has ended.
+        items: Any = await asyncio.to_thread(memory.read_items, self.store, self.session_id, limit, self.user_id)
         return items  # type: ignore[no-any-return]
 
     async def add_items(self, items: list[TResponseInputItem]) -> None:
