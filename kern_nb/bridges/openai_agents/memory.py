@@ -26,7 +26,7 @@ from kern_nb.bridges.openai_agents.items import (
     next_position,
 )
 from kern_nb.bridges.openai_agents.items import to_items as message_to_items
-from kern_nb.db import SessionStore, message_writes, reads, run_claims, run_writes, session_deletes
+from kern_nb.db import SessionStore, message_writes, reads, run_claims, run_writes
 from kern_nb.db.lineage import Lineage, load_lineage
 from kern_nb.db.open_runs import update_run
 from kern_nb.errors import BadUsage, HasBranches
@@ -346,19 +346,14 @@ def clear(store: SessionStore, session_id: str, user_id: str | None) -> None:
         BadUsage: The session inherits items.
         HasBranches: A branch inherits them.
     """
-    store.write(lambda connection: _clear(connection, store, session_id, user_id))
-
-
-def _clear(connection: Connection, store: SessionStore, session_id: str, user_id: str | None) -> None:
-    s = store.tables.sessions
-    session = reads.session_row(connection, store.tables, session_id, user_id)
-    if session is None:
-        return
-    inherited = Lineage(load_lineage(connection, store.tables, session)[:-1])
-    if inherited and _newest_rows(connection, store, inherited, 1):
-        raise BadUsage(
-            f"Session {session_id!r} inherits items from session {inherited[-1].session_id!r}.",
-            "Use a KernSession with a new session_id.",
-        )
-    session_deletes.delete_session(connection, store, session_id, detach_branches=False, user_id=user_id)
-    connection.execute(s.insert().values(**{**session, "summary": None}))
+    with store.read_connection() as connection:
+        session = reads.session_row(connection, store.tables, session_id, user_id)
+        if session is None:
+            return
+        inherited = Lineage(load_lineage(connection, store.tables, session)[:-1])
+        if inherited and _newest_rows(connection, store, inherited, 1):
+            raise BadUsage(
+                f"Session {session_id!r} inherits items from session {inherited[-1].session_id!r}.",
+                "Use a KernSession with a new session_id.",
+            )
+    store.clear_session(session_id, user_id=user_id)
