@@ -17,6 +17,10 @@ RETRY = "retry"  # the framework asks the model to retry
 PARTS = "parts"  # its parts as pydantic-ai dumps them, which the provider requires in the history
 RESPONSE_ID = "response_id"  # the provider's id of it
 
+# In a message of an OpenAI Agents SDK session:
+ITEMS = "items"  # the items that it stands for, each with its position in the session's memory
+UNORDERED = "unordered"  # an item of an earlier message comes after one of these
+
 # In a tool call:
 ORIGINAL_ARGS = "asked_args"  # the model's arguments, which a person changed
 
@@ -33,6 +37,9 @@ STEP_PATH = "step_path"  # the path of the workflow's step that it is
 STEP = "step"  # the name of that step, in its ``extra``
 TOOL_CALL_ID = "tool_call_id"  # the leader's tool call that it, the run of a team's member, answers
 MESSAGE_KEYS = "message_keys"  # of an imported one: what identifies each of its messages, to compare it with its file
+MEMORY = "memory"  # a session of the OpenAI Agents SDK made it of items, and may add more
+PAUSE = "pause"  # of a paused one of the OpenAI Agents SDK: its state, and the key that identifies it
+RESUMED = "resumed"  # the keys of the states with which it was resumed
 STATE_BEFORE = "state_before"  # in the first: the session state it started from, which no earlier run has
 STATE_AFTER = "state_after"  # the session's state when it ended, if concurrent runs had changed it, too
 

@@ -98,8 +98,10 @@ def hand_off_session(
     return insert_run(connection, store, session_id, run, session["fork_run_index"]).requirements[0]
 
 
-def claim_run(connection: Connection, store: Database, run_id: str, user_id: str | None = None) -> Run:
-    """See `SessionStore.claim_run`."""
+def claim_run(
+    connection: Connection, store: Database, run_id: str, user_id: str | None = None, *, partly: bool = False
+) -> Run:
+    """See `SessionStore.claim_run`. With ``partly``, requirements may be pending: the run pauses for them again."""
     r = store.tables.runs
     if user_id is not None:
         _require_owner(connection, store, run_id, user_id)
@@ -114,7 +116,8 @@ def claim_run(connection: Connection, store: Database, run_id: str, user_id: str
         integrity.mark_unknown(connection, store.tables, run_id)
     elif row["status"] not in RESUMABLE_STATUSES:
         raise RunClosed(f"Run {run_id} has ended: {row['status']}.", "Start a new run in its session.")
-    _require_resolved(connection, store, row)
+    if not partly:
+        _require_resolved(connection, store, row)
     pin_branches(connection, store, row)
     unchanged = (r.c.run_id == run_id) & (r.c.status == row["status"])
     unchanged &= r.c.process.is_not_distinct_from(row["process"])
