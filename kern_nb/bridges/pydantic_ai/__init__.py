@@ -14,5 +14,6 @@ Example:
 """
 
 from kern_nb.bridges.pydantic_ai.agents import attach, deferred_tool_results
+from kern_nb.bridges.pydantic_ai.conversations import KernConversationStore
 
-__all__ = ["attach", "deferred_tool_results"]
+__all__ = ["KernConversationStore", "attach", "deferred_tool_results"]
