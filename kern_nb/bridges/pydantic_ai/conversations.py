@@ -58,6 +58,7 @@ class KernConversationStore(ConversationStore):
 
     def __init__(self, store: SessionStore) -> None:
         self._store = store
+        self._is_prepared = False
 
     async def read_record(self, conversation_id: str) -> ConversationRecord | None:
         """The record of a conversation; None if the store does not have it."""
@@ -83,9 +84,14 @@ class KernConversationStore(ConversationStore):
 
         def write() -> None:
             new = [entries.convert(entry, self._store) for entry in new_entries]
-            entries.prepare(self._store)
-            work = partial(records.write, store=self._store, record=record, new=new, expected=expected_revision)
+
+            def work(connection: Connection) -> None:
+                if not self._is_prepared:
+                    entries.prepare(connection, self._store)
+                records.write(connection, self._store, record, new, expected_revision)
+
             self._store.write(work)
+            self._is_prepared = True
 
         await in_thread(write)
 

@@ -86,19 +86,15 @@ def convert(entry: ConversationEntry, store: SessionStore) -> NewEntry:
     return NewEntry(entry, media.store_parts(dump, store.put_blob), messages)
 
 
-def prepare(store: SessionStore) -> None:
+def prepare(connection: Connection, store: SessionStore) -> None:
     """Create the index of messages by id, on an engine with indexes; only stores with conversations need it."""
     m = store.tables.messages
     name = f"{store.tables.name}_messages_by_id"
-    if store.engine.dialect.name == "duckdb" or not m.indexes:
+    if not m.indexes or any(index["name"] == name for index in sa.inspect(connection).get_indexes(m.name, m.schema)):
         return
-    with store.read_connection() as connection:
-        if any(index["name"] == name for index in sa.inspect(connection).get_indexes(m.name, m.schema)):
-            return
-    preparer = store.engine.dialect.identifier_preparer
-    target = f"{preparer.format_table(m)} ({preparer.quote('message_id')}) WHERE message_id IS NOT NULL"
-    create = sa.text(f"CREATE INDEX IF NOT EXISTS {preparer.quote(name)} ON {target}")
-    store.write(lambda connection: connection.execute(create))
+    preparer = connection.dialect.identifier_preparer
+    target = f"{preparer.format_table(m)} (message_id) WHERE message_id IS NOT NULL"
+    connection.execute(sa.text(f"CREATE INDEX {preparer.quote(name)} ON {target}"))
 
 
 def locate(connection: Connection, store: SessionStore, entry_id: str) -> Location | None:

@@ -17,6 +17,14 @@ from kern_nb.records import Message, Run, Usage, text_of
 from kern_nb.runtime.recorder import history_copy
 
 
+def unsaved_runs(connection: Connection, store: SessionStore, new: Sequence[NewEntry]) -> set[str]:
+    """The runs of new entries that no entry is part of yet: they were recorded, and not saved."""
+    m = store.tables.messages
+    run_ids = {entry.entry.message.run_id for entry in new} - {None}
+    saved = sa.select(m.c.run_id).where(m.c.run_id.in_(run_ids), m.c.message_id.is_not(None))
+    return {run_id for run_id in run_ids if run_id} - set(connection.execute(saved).scalars())
+
+
 def write_entries(
     connection: Connection,
     store: SessionStore,

@@ -16,7 +16,7 @@ from sqlalchemy.engine import Connection
 
 from kern_nb.bridges.pydantic_ai import rewind
 from kern_nb.bridges.pydantic_ai.entries import Location, NewEntry, locate
-from kern_nb.bridges.pydantic_ai.entry_writes import write_entries
+from kern_nb.bridges.pydantic_ai.entry_writes import unsaved_runs, write_entries
 from kern_nb.db import session_deletes, session_writes
 from kern_nb.db.open_runs import update_session
 from kern_nb.db.run_writes import upsert_session
@@ -71,8 +71,7 @@ def write(
     if row is None:
         _create(connection, store, record, parent)
     elif parent_id != (stored.head_id if stored is not None else None):
-        own = {entry.entry.message.run_id for entry in new}
-        rewind.rewind(connection, store, row, parent, keep={run_id for run_id in own if run_id is not None})
+        rewind.rewind(connection, store, row, parent, keep=unsaved_runs(connection, store, new))
     data, fork = connection.execute(
         store.locked(sa.select(s.c.session_data, s.c.fork_run_index).where(s.c.session_id == session_id))
     ).one()

@@ -36,8 +36,8 @@ def rewind(
     """
     session_id, r, s = session["session_id"], store.tables.runs, store.tables.sessions
     kept = {run_id for root in keep for run_id in run_tree_ids(connection, store.tables, root)}
-    query = sa.select(r.c.run_id).where(r.c.session_id == session_id)
-    moved = [run_id for run_id in connection.execute(query).scalars() if run_id not in kept]
+    is_own = (r.c.session_id == session_id) & r.c.run_id.not_in(kept)
+    moved = list(connection.execute(sa.select(r.c.run_id).where(is_own)).scalars())
     left_id = None
     if moved:
         left_id = _free_id(connection, store, session_id)
@@ -48,7 +48,7 @@ def rewind(
         others = s.update().where(s.c.parent_session_id == session_id)
         connection.execute(others.values(parent_session_id=left_id))
         for table in store.tables.session_tables:
-            is_moved = (table.c.session_id == session_id) & table.c.run_id.in_(moved)
+            is_moved = (table.c.session_id == session_id) & table.c.run_id.is_not(None) & table.c.run_id.not_in(kept)
             connection.execute(table.update().where(is_moved).values(session_id=left_id))
         for run_id in moved:
             store.run_keys.pop(run_id, None)
