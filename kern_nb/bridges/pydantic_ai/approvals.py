@@ -50,7 +50,8 @@ def claim(store: SessionStore, run_id: str, resumed_as: str, results: DeferredTo
                 _answer(store, requirement, _read_answer(results, call_id))
     claimed = store.claim_run(run_id)
     names = [*(claimed.internal.get(RESUMED_AS) or ()), resumed_as]
-    store.write(lambda connection: update_run(connection, store, run_id, internal=claimed.internal | {RESUMED_AS: names}))
+    internal = claimed.internal | {RESUMED_AS: names}
+    store.write(lambda connection: update_run(connection, store, run_id, internal=internal))
     return claimed
 
 
@@ -64,7 +65,7 @@ def _read_answer(results: DeferredToolResults, tool_call_id: str) -> dict[str, A
             return {"approve": True, "args": media.plain_value(args), "by": by}
         note = approval.message if isinstance(approval, ToolDenied) else None
         return {"approve": False, "note": note, "by": by}
-    value = results.calls[tool_call_id]
+    value: Any = results.calls[tool_call_id]
     if isinstance(value, (ModelRetry, ToolFailed)):
         return {"approve": False, "note": value.message, "by": by}
     if isinstance(value, ToolReturn):

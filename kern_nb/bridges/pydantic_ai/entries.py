@@ -131,14 +131,16 @@ def read_history(
     query = sa.select(m).where(upto.inside(m), m.c.message_id.is_not(None))
     query = query.order_by(m.c.run_index.desc(), m.c.message_index.desc())
     rows = connection.execute(query.limit(limit) if limit is not None else query).mappings().all()
-    found = [_entry(row, store) for row in reversed(rows) if _is_entry(row)]
-    links = [entry.parent_id for entry in found[1:]]
-    is_chain = links == [entry.id for entry in found[:-1]] and bool(found) and found[-1].id == head_id
-    is_whole = bool(found) and (found[0].parent_id is None or len(found) == limit)
-    return found if is_chain and is_whole else _walk(connection, store, head_id, limit)
+    read = [_entry(row, store) for row in reversed(rows) if _is_entry(row)]
+    links = [entry.parent_id for entry in read[1:]]
+    is_chain = links == [entry.id for entry in read[:-1]] and bool(read) and read[-1].id == head_id
+    is_whole = bool(read) and (read[0].parent_id is None or len(read) == limit)
+    return read if is_chain and is_whole else _walk(connection, store, head_id, limit)
 
 
-def _walk(connection: Connection, store: SessionStore, head_id: str | None, limit: int | None) -> list[ConversationEntry]:
+def _walk(
+    connection: Connection, store: SessionStore, head_id: str | None, limit: int | None
+) -> list[ConversationEntry]:
     """The history, entry by entry: other messages with ids are between them."""
     history: list[ConversationEntry] = []
     while head_id is not None and (limit is None or len(history) < limit):
@@ -160,9 +162,7 @@ def _is_entry(row: sa.RowMapping) -> bool:
 def _entry(row: sa.RowMapping, store: SessionStore) -> ConversationEntry:
     stored = row["internal"][ENTRY]
     [message] = ModelMessagesTypeAdapter.validate_python([media.load_parts(stored["message"], store)])
-    return ConversationEntry(
-        id=row["message_id"], parent_id=stored["parent_id"], message=message, kind=stored["kind"]
-    )
+    return ConversationEntry(id=row["message_id"], parent_id=stored["parent_id"], message=message, kind=stored["kind"])
 
 
 def positions(rows: Sequence[sa.RowMapping]) -> dict[int, list[sa.RowMapping]]:

@@ -10,6 +10,8 @@ from pydantic_ai.messages import ModelResponse
 from sqlalchemy.engine import Connection
 
 from kern_nb.bridges.pydantic_ai.entries import ENTRY, Location, NewEntry, positions
+from kern_nb.bridges.pydantic_ai.rewind import move_to_end
+from kern_nb.db.open_runs import RunKey
 from kern_nb.db.run_writes import insert_run
 from kern_nb.db.store import SessionStore
 from kern_nb.extra_keys import MODEL_MESSAGE, RESUMED_AS
@@ -44,7 +46,7 @@ def write_entries(
         floor: The last run that the session inherits.
     """
     r = store.tables.runs
-    place = (after.run_index, after.message_index) if after is not None else (-1, -1)
+    last = (after.run_index, after.message_index) if after is not None else (-1, -1)
     before = after.run_id if after is not None else None
     for run_id, group in groupby(new, lambda entry: entry.entry.message.run_id):
         remaining = list(group)
@@ -55,19 +57,22 @@ def write_entries(
         if row is None and before in rows and run_id in ((rows[before]["internal"] or {}).get(RESUMED_AS) or ()):
             row = rows[before]  # the framework resumed that one under this id
         if row is not None and row["session_id"] == session_id:
-            remaining, place = _mark(connection, store, row, remaining, place)
+            index = row["run_index"]
+            if index < last[0] and unsaved_runs(connection, store, remaining) == {row["run_id"]}:
+                index = move_to_end(connection, store, row) or index
+            remaining, last = _mark(connection, store, (session_id, index), remaining, last)
             before = row["run_id"]
         if remaining:
             run = _insert(connection, store, session_id, remaining, floor, run_id=None if row is not None else run_id)
-            place, before = (run.run_index or 0, len(run.messages) - 1), run.run_id
+            last, before = (run.run_index or 0, len(run.messages) - 1), run.run_id
 
 
 def _mark(
-    connection: Connection, store: SessionStore, run: sa.RowMapping, new: list[NewEntry], place: tuple[int, int]
+    connection: Connection, store: SessionStore, run: RunKey, new: list[NewEntry], after: tuple[int, int]
 ) -> tuple[list[NewEntry], tuple[int, int]]:
-    """Mark a recorded run's messages as those of entries; returns the entries that it does not have, and the place."""
+    """Mark a recorded run's messages as those of entries; returns the entries that it lacks, and the last message."""
     m = store.tables.messages
-    of_run = (m.c.session_id == run["session_id"]) & (m.c.run_index == run["run_index"])
+    of_run = (m.c.session_id == run[0]) & (m.c.run_index == run[1])
     query = sa.select(m.c.message_index, m.c.message_id, m.c.role, m.c.from_history, m.c.internal).where(of_run)
     recorded = positions(connection.execute(query.order_by(m.c.message_index)).mappings().all())
     marked = [position for position, rows in recorded.items() if ENTRY in (rows[0]["internal"] or {})]
@@ -75,14 +80,14 @@ def _mark(
     for n, entry in enumerate(new):
         rows = recorded.get(start + n, [])
         is_same = bool(rows) and (rows[0]["role"] == "assistant") == entry.is_response
-        if not is_same or (run["run_index"], rows[0]["message_index"]) <= place:
-            return new[n:], place
-        first, last = rows[0], rows[-1]["message_index"]
-        values = {"message_id": entry.entry.id, "internal": first["internal"] | {ENTRY: entry.stored(last)}}
+        if not is_same or (run[1], rows[0]["message_index"]) <= after:
+            return new[n:], after
+        first, end = rows[0], rows[-1]["message_index"]
+        values = {"message_id": entry.entry.id, "internal": first["internal"] | {ENTRY: entry.stored(end)}}
         is_first = of_run & (m.c.message_index == first["message_index"])
         connection.execute(m.update().where(is_first).values(**values))
-        place = (run["run_index"], last)
-    return [], place
+        after = (run[1], end)
+    return [], after
 
 
 def _insert(
@@ -94,7 +99,7 @@ def _insert(
     *,
     run_id: str | None,
 ) -> Run:
-    """Insert a run of entries. Without an id it repeats messages of a run that is stored: they are not counted again."""
+    """Insert a run of entries. Without an id it repeats messages of a stored run, which are not counted again."""
     is_copy = run_id is None and new[0].entry.message.run_id is not None
     messages: list[Message] = []
     for position, entry in enumerate(new):

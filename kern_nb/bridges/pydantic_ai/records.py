@@ -47,8 +47,8 @@ def find_all(
     query = sa.select(s).where(record.is_not(None)).order_by(json_text(record, "updated_at").desc())
     query = query if scope is None else query.where(s.c.user_id == scope)
     query = query if limit is None else query.limit(limit)
-    found = (_record(row) for row in connection.execute(query).mappings())
-    return [record for record in found if record is not None]
+    records = (_record(row) for row in connection.execute(query).mappings())
+    return [record for record in records if record is not None]
 
 
 def write(
@@ -83,9 +83,7 @@ def write(
     update_session(connection, store, session_id, user_id=record.scope, **values)
 
 
-def _locate(
-    connection: Connection, store: SessionStore, session_id: str, entry_id: str | None
-) -> Location | None:
+def _locate(connection: Connection, store: SessionStore, session_id: str, entry_id: str | None) -> Location | None:
     if entry_id is None:
         return None
     location = locate(connection, store, entry_id)
@@ -94,9 +92,7 @@ def _locate(
     return location
 
 
-def _create(
-    connection: Connection, store: SessionStore, record: ConversationRecord, parent: Location | None
-) -> None:
+def _create(connection: Connection, store: SessionStore, record: ConversationRecord, parent: Location | None) -> None:
     """Create the session of a conversation: of a fork, a branch, which copies no row."""
     session_id = record.conversation_id
     if parent is None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from typing import Any
+from collections.abc import Collection
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -20,7 +19,7 @@ LEFT_BY = "left_by"
 def rewind(
     connection: Connection,
     store: SessionStore,
-    session: Mapping[str, Any],
+    session: sa.RowMapping,
     to: Location | None,
     *,
     keep: Collection[str],
@@ -62,9 +61,28 @@ def rewind(
     update_session(connection, store, session_id, **columns)
 
 
+def move_to_end(connection: Connection, store: SessionStore, run: sa.RowMapping) -> int | None:
+    """Number a run after all others of its session; its index then, or None if a branch inherits it.
+
+    The turns of a conversation are in the order in which they were saved; their runs may have started in another.
+    """
+    s, r, session_id = store.tables.sessions, store.tables.runs, run["session_id"]
+    heirs = sa.select(s.c.session_id)
+    heirs = heirs.where(s.c.parent_session_id == session_id, s.c.fork_run_index >= run["run_index"])
+    if connection.execute(heirs).first() is not None:
+        return None
+    last = connection.execute(sa.select(sa.func.max(r.c.run_index)).where(r.c.session_id == session_id)).scalar_one()
+    for table in (store.tables.runs, store.tables.messages, store.tables.tool_calls):
+        is_run = (table.c.session_id == session_id) & (table.c.run_id == run["run_id"])
+        connection.execute(table.update().where(is_run).values(run_index=last + 1))
+    store.run_keys.pop(run["run_id"], None)
+    return int(last) + 1
+
+
 def _free_id(connection: Connection, store: SessionStore, session_id: str) -> str:
     s, n = store.tables.sessions, 1
-    while connection.execute(sa.select(s.c.session_id).where(s.c.session_id == f"{session_id}~{n}")).first() is not None:
+    query = sa.select(s.c.session_id)
+    while connection.execute(query.where(s.c.session_id == f"{session_id}~{n}")).first() is not None:
         n += 1
     return f"{session_id}~{n}"
 
@@ -72,7 +90,8 @@ def _free_id(connection: Connection, store: SessionStore, session_id: str) -> st
 def left_sessions(connection: Connection, store: SessionStore, session_id: str) -> list[str]:
     """The sessions that a conversation has left, the latest first."""
     s = store.tables.sessions
-    n, left = 1, []
+    n = 1
+    left: list[str] = []
     while True:
         query = sa.select(s.c.session_data).where(s.c.session_id == f"{session_id}~{n}")
         row = connection.execute(query).first()

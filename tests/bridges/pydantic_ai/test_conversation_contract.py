@@ -358,7 +358,11 @@ class Contract:
         assert wait(conversations.load("c")).messages == messages
 
     def test_retries_come_back(self, conversations):
-        retry = [ask("one"), ModelResponse([TextPart("")]), ModelRequest([RetryFeedbackPart("Please answer.", retry=RetryInfo(cause="no_output"))])]
+        retry = [
+            ask("one"),
+            ModelResponse([TextPart("")]),
+            ModelRequest([RetryFeedbackPart("Please answer.", retry=RetryInfo(cause="no_output"))]),
+        ]
         wait(conversations.save(Conversation(messages=deepcopy(retry), conversation_id="c")))
         assert wait(conversations.load("c")).messages[2].parts[0].content == "Please answer."
 

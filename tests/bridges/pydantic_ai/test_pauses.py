@@ -177,9 +177,7 @@ def test_of_two_who_resume_at_once_one_runs_the_tool():
     results = DeferredToolResults(approvals={"c1": True})
 
     async def resume_twice() -> list[Any]:
-        runs = [
-            shop.agent.run(message_history=paused.all_messages(), deferred_tool_results=results) for _ in range(2)
-        ]
+        runs = [shop.agent.run(message_history=paused.all_messages(), deferred_tool_results=results) for _ in range(2)]
         return await asyncio.gather(*runs, return_exceptions=True)
 
     outcomes = asyncio.run(resume_twice())

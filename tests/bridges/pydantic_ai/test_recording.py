@@ -84,7 +84,12 @@ def test_a_run_with_a_tool_is_stored_with_its_messages_usage_and_model():
     attach(agent, store)
     run(agent, "Add.", conversation_id="chat", metadata={"task": "t1"})
     [stored] = runs(store)
-    assert (stored.status, stored.agent_id, stored.model, stored.model_provider) == ("COMPLETED", "adder", "test", "test")
+    assert (stored.status, stored.agent_id, stored.model, stored.model_provider) == (
+        "COMPLETED",
+        "adder",
+        "test",
+        "test",
+    )
     assert (stored.input, stored.output) == ("Add.", '{"add":0}')
     assert [role for role, _ in outline(stored)] == ["system", "system", "user", "assistant", "tool", "assistant"]
     assert outline(stored)[:3] == [("system", "Be brief."), ("system", "You add."), ("user", "Add.")]
@@ -206,8 +211,12 @@ def test_a_branch_within_a_run_ends_at_its_last_message():
 
     attach(agent, store)
     first = run(agent, "Look.", conversation_id="chat")
-    run(agent, "And?", message_history=first.all_messages()[:3] + [ModelResponse([TextPart("Stop")])],
-                   conversation_id="other")
+    run(
+        agent,
+        "And?",
+        message_history=[*first.all_messages()[:3], ModelResponse([TextPart("Stop")])],
+        conversation_id="other",
+    )
     cut, own = runs(store, "other")
     assert outline(cut) == [("user", "Look."), ("assistant", ["look"]), ("tool", "seen")]
     assert [(m.role, m.content, m.from_history) for m in own.messages] == [
@@ -282,7 +291,11 @@ def test_what_a_tool_returns_beside_its_result_and_files_are_stored():
     prompt, _, result, beside, _ = stored.messages
     assert prompt.content[1]["type"] == "image"
     assert store.get_blob(prompt.content[1]["sha256"]).content == PNG
-    assert (result.content, beside.role, beside.content[0]) == ({"ok": True}, "user", {"type": "text", "text": "A drawing:"})
+    assert (result.content, beside.role, beside.content[0]) == (
+        {"ok": True},
+        "user",
+        {"type": "text", "text": "A drawing:"},
+    )
     assert stored.input == prompt.content
 
 
@@ -304,7 +317,9 @@ def test_parallel_calls_and_an_id_that_the_model_uses_again():
     attach(agent, store)
     run(agent, "Look.", conversation_id="chat")
     [stored] = runs(store)
-    assert [(c.args["at"], c.result) for c in stored.tool_calls] == [(f"{n}{i}", f"seen {n}{i}") for n in (0, 1) for i in range(3)]
+    assert [(c.args["at"], c.result) for c in stored.tool_calls] == [
+        (f"{n}{i}", f"seen {n}{i}") for n in (0, 1) for i in range(3)
+    ]
     assert sum(m.role == "tool" for m in stored.messages) == 6
 
 
