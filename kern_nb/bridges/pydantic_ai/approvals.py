@@ -77,7 +77,7 @@ def _read_answer(results: DeferredToolResults, tool_call_id: str) -> dict[str, A
 
 def _answer(store: SessionStore, requirement: Requirement, answer: Mapping[str, Any]) -> None:
     if requirement.status in UNRESOLVED_STATUSES:
-        store.resolve(requirement.requirement_id, **answer)
+        store.resolve(requirement, **answer)
         return
     is_approved = answer.get("approve", True)
     if requirement.approved is not None and requirement.approved != is_approved:
