@@ -17,9 +17,6 @@ from kern_nb.db.store import SessionStore
 from kern_nb.errors import BadUsage
 from kern_nb.runtime import resume
 
-_STARTS = ("iter",)
-"""The methods with which a run starts."""
-
 
 def attach(agent: AbstractAgent[Any, Any], store: SessionStore) -> Callable[[], None]:
     """Record each run of an agent in a store as it happens; returns what undoes it.
@@ -27,7 +24,7 @@ def attach(agent: AbstractAgent[Any, Any], store: SessionStore) -> Callable[[], 
     The session is the run's ``conversation_id``; ``agent_id`` is the agent's name. The run is stored before the model
     is called, each message and each tool's result as it comes. Runs of attached agents within a tool of a recorded run
     are its members' runs. A run that ends with `DeferredToolRequests` is paused, with a requirement for each call;
-    passing ``deferred_tool_results`` resumes it.
+    passing ``deferred_tool_results`` resumes it. Realtime sessions cannot be recorded, and are refused.
 
     Args:
         agent: An agent, or a wrapper of one.
@@ -38,9 +35,9 @@ def attach(agent: AbstractAgent[Any, Any], store: SessionStore) -> Callable[[], 
         RunClosed: in a run that resumes another: that one has been resumed, and has ended; no tool has run.
     """
     own = vars(agent)
-    before = {name: own.get(name) for name in _STARTS}
-    for name in _STARTS:
-        own[name] = _recorded(getattr(agent, name), store)
+    new = {"iter": _recorded(agent.iter, store), "realtime": _refuse_realtime}
+    before = {name: own.get(name) for name in new}
+    own.update(new)
 
     def undo() -> None:
         for name, method in before.items():
@@ -50,6 +47,10 @@ def attach(agent: AbstractAgent[Any, Any], store: SessionStore) -> Callable[[], 
                 own[name] = method
 
     return undo
+
+
+def _refuse_realtime(*_args: Any, **_kwargs: Any) -> Any:
+    raise BadUsage("Realtime sessions of an attached agent cannot be recorded.", "Detach it: detach_agent(agent).")
 
 
 def _recorded(start: Callable[..., Any], store: SessionStore) -> Callable[..., Any]:

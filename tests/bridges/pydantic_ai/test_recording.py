@@ -1,6 +1,7 @@
 """Runs of pydantic-ai agents in a store: what they stored, and when."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -23,7 +24,8 @@ from pydantic_ai.models.test import TestModel
 
 from kern_nb import attach_agent, detach_agent
 from kern_nb.bridges.pydantic_ai import attach
-from kern_nb.db import InMemoryDb
+from kern_nb.db import InMemoryDb, SqliteDb
+from kern_nb.errors import BadUsage, ReadOnlyStore
 from kern_nb.records import Run
 
 PNG = b"\x89PNG" + bytes(range(64))
@@ -382,7 +384,7 @@ def test_a_stream_that_is_cancelled_keeps_its_part(how):
             task.cancel()
         await task
 
-    with pytest.raises((asyncio.CancelledError, KeyError)) if how != "break" else pytest.MonkeyPatch.context():
+    with pytest.raises((asyncio.CancelledError, KeyError)) if how != "break" else contextlib.nullcontext():
         asyncio.run(cancel())
     [stored] = runs(store)
     assert stored.status == ("ERROR" if how == "close" else "CANCELLED")
@@ -434,6 +436,15 @@ def test_a_wrapper_is_attached_like_its_agent_and_both_record_once():
     assert len(runs(store)) == 1
 
 
+def test_realtime_sessions_are_refused():
+    agent = Agent(TestModel())
+    undo = attach(agent, InMemoryDb())
+    with pytest.raises(BadUsage, match="Realtime"):
+        agent.realtime("openai:gpt-realtime")
+    undo()
+    assert "realtime" not in vars(agent)
+
+
 def test_detached_agents_record_nothing():
     store, other = InMemoryDb(), InMemoryDb()
     agent = Agent(TestModel(custom_output_text="Hello!"))
@@ -448,9 +459,6 @@ def test_detached_agents_record_nothing():
 
 
 def test_a_store_that_fails_stops_the_run_before_the_model(tmp_path):
-    from kern_nb.db import SqliteDb
-    from kern_nb.errors import ReadOnlyStore
-
     SqliteDb(tmp_path / "s.db").append_run("x", Run())
     called = []
 
