@@ -8,7 +8,7 @@ from pathlib import Path
 from kern_nb.bridges.pydantic_ai import KernConversationStore
 from kern_nb.db import open_store
 
-RUNS = 100
+RUNS = 25
 
 
 def test_two_processes_in_one_conversation(persistent_target):
