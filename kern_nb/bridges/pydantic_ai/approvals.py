@@ -42,16 +42,17 @@ def claim(store: SessionStore, run_id: str, resumed_as: str, results: DeferredTo
         AlreadyResolved: A person has answered otherwise.
         StillWaiting: Requirements are pending.
     """
-    run = store.get_run(run_id)
-    if run.status == "PAUSED":
-        for requirement in run.requirements:
-            call_id = requirement.tool_call_id or ""
-            if call_id in results.approvals or call_id in results.calls:
-                _answer(store, requirement, _read_answer(results, call_id))
-    claimed = store.claim_run(run_id)
-    names = [*(claimed.internal.get(RESUMED_AS) or ()), resumed_as]
-    internal = claimed.internal | {RESUMED_AS: names}
-    store.write(lambda connection: update_run(connection, store, run_id, internal=internal))
+    with store.transaction():  # the answers of one resumer, and its claim
+        run = store.get_run(run_id)
+        if run.status == "PAUSED":
+            for requirement in run.requirements:
+                call_id = requirement.tool_call_id or ""
+                if call_id in results.approvals or call_id in results.calls:
+                    _answer(store, requirement, _read_answer(results, call_id))
+        claimed = store.claim_run(run_id)
+        names = [*(claimed.internal.get(RESUMED_AS) or ()), resumed_as]
+        internal = claimed.internal | {RESUMED_AS: names}
+        store.write(lambda connection: update_run(connection, store, run_id, internal=internal))
     return claimed
 
 
