@@ -30,7 +30,11 @@ UNKNOWN = "unknown"  # it does not end its call, whose effect is unknown
 DURATION_S = "duration_s"  # the duration of its call in seconds
 ARGS = "args"  # the arguments of its call, if a person changed them
 
+# In a message of pydantic-ai's:
+MODEL_MESSAGE = "model_message"  # the position, in its run, of the message of pydantic-ai that it is a part of
+
 # In a run:
+RESUMED_AS = "resumed_as"  # of pydantic-ai: the ids under which the framework resumed it
 STATE_ARGUMENT = "given_state"  # the session state that its caller passed, which a rerun passes again
 RERUN_OF = "rerun_of"  # the run that it repeats; in a session's metadata: the session or run that was rerun
 STEP_PATH = "step_path"  # the path of the workflow's step that it is

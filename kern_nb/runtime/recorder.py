@@ -100,7 +100,7 @@ class Recorder:
         """Write the first messages."""
         copies: list[Message] = []
         if self._storage.history_messages:
-            copies = [_copy(m) for m in history if self._storage.tool_messages or not messages.is_result(m)]
+            copies = [history_copy(m) for m in history if self._storage.tool_messages or not messages.is_result(m)]
 
         def write() -> None:
             first = opening_messages(instructions, copies, media.store_content(prompt, self.keep))
@@ -321,7 +321,7 @@ def snapshot(value: Any) -> Any:
     return [snapshot(item) for item in list(value)] if type(value) is list else value
 
 
-def _copy(message: Message) -> Message:
+def history_copy(message: Message) -> Message:
     """Copy a message of the history into a run: marked, without the calls and tokens that its own run counts."""
     calls = [{"tool_name": call.tool_name, "args": call.args} for call in message.tool_calls]
     changes: dict[str, Any] = {"usage": None, "tool_calls": [], "message_index": None, "from_history": True}
