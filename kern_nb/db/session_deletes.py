@@ -10,7 +10,7 @@ from uuid import uuid4
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
 
-from kern_nb.db import blobs, damage_repair
+from kern_nb.db import blobs, checkpoint_tables, damage_repair
 from kern_nb.db.column_types import StoredRow
 from kern_nb.db.inheritance import branches_error
 from kern_nb.db.lineage import CUT_RUN, UNSEEN_RESULT, BranchPoint, Lineage, fork_point, load_lineage
@@ -52,6 +52,7 @@ def delete_session(
         connection.execute(table.delete().where(table.c.session_id == session_id))
     connection.execute(s.delete().where(s.c.session_id == session_id))
     damage_repair.delete_damaged_values(connection, tables, session_id)
+    checkpoint_tables.delete_checkpoints(connection, tables, session_id)
     blobs.delete_unreferenced(connection, tables, referenced)
 
 
