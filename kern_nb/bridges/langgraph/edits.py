@@ -1,4 +1,7 @@
-"""Messages of a run that a later state has in another form. Each function works in one transaction."""
+"""Changes of what is stored of a run: it goes on, or a later state has a message in another form.
+
+Each function works in one transaction.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +13,23 @@ from sqlalchemy.engine import Connection
 
 from kern_nb.db import mapping
 from kern_nb.db.open_runs import update_run
+from kern_nb.db.process_identity import current_process
 from kern_nb.extra_keys import ORIGINAL_ARGS
 from kern_nb.records import Message
 
 if TYPE_CHECKING:
     from kern_nb.db.store import SessionStore
+
+
+def reopen(connection: Connection, store: SessionStore, run_id: str) -> None:
+    """Let a run that ended go on; an error is kept in ``extra``."""
+    r = store.tables.runs
+    row = connection.execute(sa.select(r.c.extra, r.c.error).where(r.c.run_id == run_id)).mappings().one()
+    values: dict[str, Any] = {"status": "RUNNING", "process": current_process(), "finished_at": None, "error": None}
+    if row["error"] is not None:
+        extra = row["extra"] or {}
+        values["extra"] = extra | {"errors": [*(extra.get("errors") or ()), row["error"]]}
+    update_run(connection, store, run_id, **values)
 
 
 def replace_message(connection: Connection, store: SessionStore, run_id: str, message: Message) -> None:

@@ -210,8 +210,10 @@ class Recorder:
         if run is None:
             return step.is_pending or bool(step.fresh) or step.source == "loop"
         is_human = bool(step.fresh) and step.fresh[0]["type"] in ("human", "user")
-        if run["status"] in OPEN_STATUSES or run["status"] in _FAILED:
+        if run["status"] in OPEN_STATUSES:
             return step.source == "loop" and step.skips_steps and is_human
+        if run["status"] in _FAILED:  # without another prompt, it is tried again
+            return is_human and (step.source == "update" or step.skips_steps)
         if step.source == "loop":
             return step.skips_steps
         return bool(step.fresh) or step.is_pending
@@ -248,7 +250,7 @@ class Recorder:
         store = self.store
         is_edit = step.source == "update"
         if status not in OPEN_STATUSES and (step.fresh or step.edited or step.is_pending):
-            update_run(connection, store, run_id, status="RUNNING", finished_at=None, process=current_process(), error=None)
+            edits.reopen(connection, store, run_id)
             status = "RUNNING"
         if status == "PAUSED" and step.source == "loop":  # a step ends when all of its interrupts are answered
             pauses.resolve_rest(connection, store, run_id)
@@ -328,12 +330,12 @@ class Recorder:
         if not step.is_pending and not step.fresh:
             self._touch(connection, step, branch_id)
             return replace(step.checkpoint, line=branch_id)
+        if step.edited:  # the thread keeps what it said; the branch says it as it is now
+            step = _with_edits_as_new(step)
         run_id = self._start(connection, step, branch_id)
         if state:
             update_run(connection, self.store, run_id, session_state=state)
             self._touch(connection, step, branch_id)
-        if step.edited:  # the thread keeps what it said; the branch says it as it is now
-            step = replace_edits(step)
         return self._continue(connection, step, branch_id, run_id, 0)
 
     def _fork_point(
@@ -445,7 +447,7 @@ class Recorder:
             pauses.claim(connection, self.store, run)
 
 
-def replace_edits(step: _Step) -> _Step:
+def _with_edits_as_new(step: _Step) -> _Step:
     """The step with its edited messages as new ones, in the order of the state."""
     ids = {channels.id_of(fields) for fields in (*step.fresh, *step.edited)}
     ordered = []
