@@ -58,6 +58,7 @@ def delete_session(
 
 def detach_branch(connection: Connection, store: Database, branch: StoredRow) -> None:
     """Give a branch its own copy of all rows that it inherits."""
+    checkpoint_tables.hand_down(connection, store, branch["session_id"])
     inherited = Lineage(load_lineage(connection, store.tables, branch)[:-1])
     _copy_rows(connection, store, inherited, branch["session_id"])
     _set_branch_point(connection, store, branch["session_id"], None, None)

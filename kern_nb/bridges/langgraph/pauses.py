@@ -15,7 +15,7 @@ from sqlalchemy.engine import Connection
 
 from kern_nb.bridges.langgraph import channels
 from kern_nb.bridges.langgraph.rows import Key, Write
-from kern_nb.db import run_claims, run_writes
+from kern_nb.db import integrity, run_claims, run_writes
 from kern_nb.db.open_runs import update_run
 from kern_nb.db.process_identity import current_process
 from kern_nb.errors import AlreadyClaimed
@@ -116,10 +116,20 @@ def claim(connection: Connection, store: SessionStore, run: sa.RowMapping) -> No
             return
     elif run["status"] != "RUNNING" or not _has_answers(connection, store, run["run_id"]):
         return
+    elif integrity.process_state(run["process"], run["run_id"])[0] == "gone":  # nobody works on it any more
+        update_run(connection, store, run["run_id"], process=current_process())
+        return
     raise AlreadyClaimed(
         f"Run {run['session_id']}/{run['run_index']} is resumed by another caller; nothing was run.",
         f"See the answer with %kern show {run['session_id']}/{run['run_index']}.",
     )
+
+
+def is_waiting(connection: Connection, store: SessionStore, run_id: str) -> bool:
+    """Whether a requirement of a run is not resolved."""
+    q = store.tables.requirements.c
+    unresolved = sa.select(q.requirement_id).where(q.run_id == run_id, q.status.in_(UNRESOLVED_STATUSES))
+    return connection.execute(unresolved.limit(1)).first() is not None
 
 
 def _has_answers(connection: Connection, store: SessionStore, run_id: str) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 from uuid import NAMESPACE_OID, uuid5
@@ -16,14 +17,15 @@ from uuid import NAMESPACE_OID, uuid5
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from kern_nb.bridges.langgraph import channels, edits, pauses
+from kern_nb.bridges.langgraph import channels, edits, pauses, threads
 from kern_nb.bridges.langgraph.channels import Fields
 from kern_nb.bridges.langgraph.rows import Checkpoint, Key, Rows, Write
 from kern_nb.bridges.langgraph.values import Encoded, split
 from kern_nb.db import message_writes, run_writes, session_writes
+from kern_nb.db.checkpoint_tables import THREAD
 from kern_nb.db.open_runs import merge_session_state, update_run
 from kern_nb.db.process_identity import current_process
-from kern_nb.errors import RunExists, SessionExists
+from kern_nb.errors import SessionExists
 from kern_nb.ingest.importer import RECORD_ERRORS
 from kern_nb.ingest.importers.langchain.messages import REMOVE, parse_message, provider_of
 from kern_nb.ingest.importers.langgraph.states import ERROR, INTERRUPT, RESUME
@@ -77,6 +79,20 @@ class _Step:
         return isinstance(step, int) and isinstance(before, int) and step > before + 1
 
 
+@dataclass(frozen=True)
+class _Target:
+    """The run that a checkpoint belongs to.
+
+    Attributes:
+        n_messages: How many messages it has before the checkpoint.
+    """
+
+    session_id: str
+    run_id: str
+    status: str = "RUNNING"
+    n_messages: int = 0
+
+
 class Recorder:
     """Writes the runs of a store's threads. Each method works in the transaction that writes the checkpoint."""
 
@@ -108,7 +124,7 @@ class Recorder:
         key = checkpoint.key
         parent = None
         if checkpoint.parent_id is not None:
-            parent = self.rows.get(connection, key.session_id, key.namespace, checkpoint.parent_id)
+            parent = threads.find(connection, self.store, self.rows, key._replace(checkpoint_id=checkpoint.parent_id))
         step = self._step(connection, checkpoint, parent, encoded, dict(data), state)
         if key.namespace:
             return self._record_nested(connection, step)
@@ -120,11 +136,12 @@ class Recorder:
             if run is not None and run["status"] in OPEN_STATUSES:
                 run_writes.finish_run(connection, self.store, run["run_id"], status="CANCELLED")
             run_id = self._start(connection, step, line)
-            return self._continue(connection, step, line, run_id, 0)
+            return self._continue(connection, step, _Target(line, run_id))
         if run is None:
             self._touch(connection, step, line)
             return replace(checkpoint, line=line)
-        return self._continue(connection, step, line, run["run_id"], parent.n_messages if parent else 0, run["status"])
+        n_messages = parent.n_messages if parent else 0
+        return self._continue(connection, step, _Target(line, run["run_id"], run["status"], n_messages))
 
     def _step(
         self,
@@ -144,13 +161,17 @@ class Recorder:
         elif name is not None and name not in encoded and name in versions and parent is not None:
             items = before
             if checkpoint.metadata.get("source") != "input":  # an input is taken up by the next step
-                written = self.rows.writes(connection, parent.key)
+                written = self.rows.writes_of(connection, parent)
                 items = channels.replay(before, [(w.kind, w.content) for w in written if w.channel == name])
         else:
             items = []
         self._remember(checkpoint.key, items)
         added, lost = channels.difference(before, items)
-        old = {message_id: fields for item in lost if (message_id := channels.id_of(fields := channels.message_fields(item)))}
+        old = {
+            message_id: fields
+            for item in lost
+            if (message_id := channels.id_of(fields := channels.message_fields(item)))
+        }
         fresh, edited = [], []
         for item in added:
             fields = channels.message_fields(item)
@@ -177,16 +198,15 @@ class Recorder:
                 break
             if name in current.channels:
                 reference = current.channels[name]
-                data = self.rows.load_values(connection, current.key.session_id, [reference], {})[reference]
+                data = self.rows.load_values(connection, current.home.session_id, [reference], {})[reference]
                 items = split(reference[0], data)[1] or []
                 break
             path.append(current)
-            key = current.key
-            parent_id = current.parent_id
-            current = self.rows.get(connection, key.session_id, key.namespace, parent_id) if parent_id else None
+            before = current.home._replace(checkpoint_id=current.parent_id or "")
+            current = self.rows.get(connection, *before) if current.parent_id else None
         for later in reversed(path):
             if later.parent_id is not None and later.metadata.get("source") != "input":
-                written = self.rows.writes(connection, later.key._replace(checkpoint_id=later.parent_id))
+                written = self.rows.writes(connection, later.home._replace(checkpoint_id=later.parent_id))
                 items = channels.replay(items, [(w.kind, w.content) for w in written if w.channel == name])
         self._remember(checkpoint.key, items)
         return items
@@ -231,52 +251,49 @@ class Recorder:
             user_id=to_id(step.checkpoint.metadata.get("user_id")),
             input=value,
             status="RUNNING",
-            extra={"checkpoint_id": key.checkpoint_id} | ({"checkpoint_ns": key.namespace} if key.namespace else {}),
+            extra={THREAD: key.session_id, "checkpoint_id": key.checkpoint_id}
+            | ({"checkpoint_ns": key.namespace} if key.namespace else {}),
         )
         if self._find_run(connection, run.run_id) is not None:  # of a thread that was deleted and written again
             run = run.model_copy(update={"run_id": Run().run_id})
         return run_writes.start_run(connection, self.store, session_id, run).run_id
 
-    def _continue(
-        self,
-        connection: Connection,
-        step: _Step,
-        line: str,
-        run_id: str,
-        n_messages: int,
-        status: str = "RUNNING",
-    ) -> Checkpoint:
+    def _continue(self, connection: Connection, step: _Step, target: _Target) -> Checkpoint:
         """Append what a checkpoint adds to its run, and end the run if nothing is left to do."""
-        store = self.store
-        is_edit = step.source == "update"
-        if status not in OPEN_STATUSES and (step.fresh or step.edited or step.is_pending):
-            edits.reopen(connection, store, run_id)
-            status = "RUNNING"
-        if status == "PAUSED" and step.source == "loop":  # a step ends when all of its interrupts are answered
-            pauses.resolve_rest(connection, store, run_id)
-            update_run(connection, store, run_id, status="RUNNING", process=current_process())
-            status = "RUNNING"
+        store, run_id = self.store, target.run_id
+        status = self._reopen(connection, step, target)
         messages = [self._parse(fields, step.time) for fields in step.fresh]
         if messages:
-            if not step.checkpoint.key.namespace:
-                edits.take_over(connection, store, run_id, messages)
+            edits.take_over(connection, store, run_id, messages)
             message_writes.append_messages(connection, store, run_id, messages)
         for fields in step.edited:
             edits.replace_message(connection, store, run_id, self._parse(fields, step.time))
-        recorded = replace(step.checkpoint, line=line, run_id=run_id, n_messages=n_messages + len(messages))
+        n_messages = target.n_messages + len(messages)
+        recorded = replace(step.checkpoint, line=target.session_id, run_id=run_id, n_messages=n_messages)
         is_running = step.is_pending or step.source == "input"
         if status in OPEN_STATUSES and not is_running:
             self._finish(connection, step, run_id)
-        elif status == "RUNNING" and is_edit:  # nobody runs it yet
+        elif status == "RUNNING" and step.source == "update":  # nobody runs it yet
             update_run(connection, store, run_id, status="PENDING")
-        elif status == "PENDING" and step.source == "loop":
-            update_run(connection, store, run_id, status="RUNNING", process=current_process())
-        elif is_edit and not step.checkpoint.key.namespace:
-            self._touch(connection, step, line)
+        elif step.source == "update" and not step.checkpoint.key.namespace:
+            self._touch(connection, step, target.session_id)
         early = self.rows.writes(connection, step.checkpoint.key, special=True)
         if early:  # they were saved at once with the checkpoint, and were faster
             self._apply_writes(connection, recorded, early)
         return recorded
+
+    def _reopen(self, connection: Connection, step: _Step, target: _Target) -> str:
+        """Let a run go on that has ended, is paused, or waits to be run; returns its status."""
+        store, run_id, status = self.store, target.run_id, target.status
+        if status not in OPEN_STATUSES and (step.fresh or step.edited or step.is_pending):
+            edits.reopen(connection, store, run_id)
+            return "RUNNING"
+        if status == "PAUSED" and step.source == "loop":  # a step ends when all of its interrupts are answered
+            pauses.resolve_rest(connection, store, run_id)
+        if status in ("PAUSED", "PENDING") and step.source == "loop":
+            update_run(connection, store, run_id, status="RUNNING", process=current_process())
+            return "RUNNING"
+        return status
 
     def _parse(self, fields: Fields, time: Any) -> Message:
         try:
@@ -298,13 +315,15 @@ class Recorder:
         if step.messages is None and output is None:
             output = state or None
         values: dict[str, Any] = {"model": model, "model_provider": provider}
-        run_writes.finish_run(
-            connection, self.store, run_id, status="COMPLETED", output=output, session_state=state, **values
-        )
+        if not step.checkpoint.key.namespace:
+            values["session_state"] = state
+        run_writes.finish_run(connection, self.store, run_id, status="COMPLETED", output=output, **values)
+        if step.checkpoint.key.namespace:  # a nested graph's state is not the session's
+            update_run(connection, self.store, run_id, session_state=state)
 
     def _touch(self, connection: Connection, step: _Step, session_id: str) -> None:
         """Store the state of a session outside a run; a new thread gets its session."""
-        owner = {"session_type": "agent", "agent_id": self.agent_id}
+        owner: dict[str, Any] = {"session_type": "agent", "agent_id": self.agent_id}
         owner["user_id"] = to_id(step.checkpoint.metadata.get("user_id"))
         session = run_writes.upsert_session(connection, self.store, session_id, owner, _seconds(step.time))
         state = channels.state_of(step.values, step.messages)
@@ -322,10 +341,8 @@ class Recorder:
             fields = {"metadata": {"checkpoint_id": parent.key.checkpoint_id}}
             name = f"fork of {key.session_id}"
             options: dict[str, Any] = {"name": name, "new_session_id": branch_id, "fields": fields}
-            try:
+            with suppress(SessionExists):  # the same checkpoint is saved again
                 session_writes.branch(connection, self.store, run["session_id"], **cut, **options)
-            except SessionExists:
-                pass
         state = channels.state_of(step.values, step.messages)
         if not step.is_pending and not step.fresh:
             self._touch(connection, step, branch_id)
@@ -336,7 +353,7 @@ class Recorder:
         if state:
             update_run(connection, self.store, run_id, session_state=state)
             self._touch(connection, step, branch_id)
-        return self._continue(connection, step, branch_id, run_id, 0)
+        return self._continue(connection, step, _Target(branch_id, run_id))
 
     def _fork_point(
         self, connection: Connection, step: _Step, parent: Checkpoint, run: sa.RowMapping
@@ -369,24 +386,25 @@ class Recorder:
             step.fresh = [f for f in step.fresh if not _is_known(f, known)]  # the caller's messages are said already
         run = self._find_run(connection, parent.run_id if parent else None)
         if run is not None and step.source != "input":
+            n_messages = parent.n_messages if parent else 0
             return self._continue(
-                connection, step, run["session_id"], run["run_id"], parent.n_messages if parent else 0, run["status"]
+                connection, step, _Target(run["session_id"], run["run_id"], run["status"], n_messages)
             )
         caller = self._find_run(connection, calling.run_id) if calling else self._open_run(connection, key.session_id)
         if caller is None:  # it is not saved yet, and neither is what called this graph
             return replace(step.checkpoint, line=key.session_id)
         run_id = self._start(connection, step, caller["session_id"], caller["run_id"])
-        return self._continue(connection, step, caller["session_id"], run_id, 0)
+        return self._continue(connection, step, _Target(caller["session_id"], run_id))
 
     def _calling(self, connection: Connection, step: _Step) -> Checkpoint | None:
         """The checkpoint of the enclosing graph during whose next step this graph runs."""
-        parents = step.checkpoint.metadata.get("parents")
-        key = step.checkpoint.key
-        names = [name for name in parents if name != key.namespace] if isinstance(parents, dict) else []
+        stated, key = step.checkpoint.metadata.get("parents"), step.checkpoint.key
+        parents: dict[str, Any] = stated if isinstance(stated, dict) else {}
+        names = [name for name in parents if name != key.namespace]
         if not names:
             return None
         name = max(names, key=len)
-        return self.rows.get(connection, key.session_id, name, str(parents[name]))
+        return threads.find(connection, self.store, self.rows, Key(key.session_id, name, str(parents[name])))
 
     def _open_run(self, connection: Connection, session_id: str) -> sa.RowMapping | None:
         r = self.store.tables.runs.c
@@ -403,6 +421,19 @@ class Recorder:
         checkpoint = self.rows.get(connection, *key)
         if checkpoint is not None:  # otherwise it is being saved, and looks for these writes
             self._apply_writes(connection, checkpoint, writes)
+
+    def adopt(self, connection: Connection, key: Key) -> None:
+        """Before a task writes to a checkpoint that a branch inherits: copy it, and start the branch's run."""
+        if self.rows.has(connection, key):
+            return
+        adopted = threads.adopt(connection, self.store, self.rows, key)
+        if adopted is None or key.namespace:
+            return
+        data = self.rows.load_values(connection, key.session_id, adopted.channels.values(), {})
+        values = {name: (ref[0], data[ref]) for name, ref in adopted.channels.items()}
+        step = _Step(adopted, None, None, values, None, [], [], [], set())
+        run_id = self._start(connection, step, key.session_id)
+        self.rows.set_run(connection, key, run_id)
 
     def _apply_writes(self, connection: Connection, checkpoint: Checkpoint, writes: list[Write]) -> None:
         run = self._find_run(connection, checkpoint.run_id)
@@ -426,6 +457,9 @@ class Recorder:
         checkpoint = self.rows.get(connection, thread_id, "", None)
         run = self._find_run(connection, checkpoint.run_id if checkpoint else None)
         if checkpoint is None or run is None or run["status"] not in ("RUNNING", "PENDING"):
+            return
+        if pauses.is_waiting(connection, self.store, run["run_id"]):  # the answer was refused, or is one of several
+            update_run(connection, self.store, run["run_id"], status="PAUSED", process=None)
             return
         if error is not None:
             is_stop = not isinstance(error, Exception)

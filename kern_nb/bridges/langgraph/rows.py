@@ -36,7 +36,11 @@ class Key(NamedTuple):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A stored checkpoint, its values as references; the attributes are the columns of the table."""
+    """A stored checkpoint, its values as references; the attributes are the columns of the table.
+
+    ``thread_id`` is the thread that stores it, if it is another's: a branch goes on from its parent's. If that went on,
+    too, it ``is_superseded``: what was written after it is not the branch's.
+    """
 
     key: Key
     parent_id: str | None
@@ -47,6 +51,13 @@ class Checkpoint:
     line: str | None = None
     run_id: str | None = None
     n_messages: int = 0
+    thread_id: str | None = None
+    is_superseded: bool = False
+
+    @property
+    def home(self) -> Key:
+        """The key under which it is stored, with its writes and values."""
+        return self.key if self.thread_id is None else self.key._replace(session_id=self.thread_id)
 
 
 class Write(NamedTuple):
@@ -118,7 +129,22 @@ class Rows:
         if rows:
             connection.execute(insert, rows)
 
-    def get(self, connection: Connection, session_id: str, namespace: str, checkpoint_id: str | None) -> Checkpoint | None:
+    def has(self, connection: Connection, key: Key) -> bool:
+        """Whether a checkpoint is stored."""
+        c = self.tables.checkpoints.c
+        is_row = (c.session_id == key.session_id) & (c.namespace == key.namespace)
+        query = sa.select(c.checkpoint_id).where(is_row, c.checkpoint_id == key.checkpoint_id)
+        return connection.execute(query).first() is not None
+
+    def set_run(self, connection: Connection, key: Key, run_id: str) -> None:
+        """Set the run of a checkpoint."""
+        c = self.tables.checkpoints
+        is_row = (c.c.session_id == key.session_id) & (c.c.namespace == key.namespace)
+        connection.execute(c.update().where(is_row, c.c.checkpoint_id == key.checkpoint_id).values(run_id=run_id))
+
+    def get(
+        self, connection: Connection, session_id: str, namespace: str, checkpoint_id: str | None
+    ) -> Checkpoint | None:
         """A checkpoint by its id; None as id is the latest."""
         c = self.tables.checkpoints.c
         query = sa.select(self.tables.checkpoints).where(c.session_id == session_id, c.namespace == namespace)
@@ -148,6 +174,10 @@ class Rows:
             query = query.where(w.position < 0)
         rows = [Write(*row[:5], bytes(row[5])) for row in connection.execute(query)]
         return sorted(rows, key=lambda write: (write.task_path, write.task_id, write.position))
+
+    def writes_of(self, connection: Connection, checkpoint: Checkpoint) -> list[Write]:
+        """The writes of a checkpoint, as its thread sees them."""
+        return [] if checkpoint.is_superseded else self.writes(connection, checkpoint.home)
 
     def has_later(self, connection: Connection, key: Key, line: str) -> bool:
         """Whether a line goes on after a checkpoint."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, MutableSequence, Sequence
+from itertools import chain
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
@@ -53,9 +54,7 @@ class KernSaver(BaseCheckpointSaver[Any]):
         >>> graph = builder.compile(checkpointer=KernSaver(SqliteDb(db_file="agent.db")))  # doctest: +SKIP
     """
 
-    def __init__(
-        self, store: SessionStore, *, serde: SerializerProtocol | None = None, agent_id: str = AGENT
-    ) -> None:
+    def __init__(self, store: SessionStore, *, serde: SerializerProtocol | None = None, agent_id: str = AGENT) -> None:
         super().__init__(serde=serde)
         _refuse_pickle(self.serde)
         self.store = store
@@ -71,12 +70,13 @@ class KernSaver(BaseCheckpointSaver[Any]):
         checkpoint_id = get_checkpoint_id(config)
 
         def read(connection: Connection) -> CheckpointTuple | None:
-            checkpoint = self.rows.get(connection, thread_id, namespace, checkpoint_id)
-            if checkpoint is None:
-                checkpoint = threads.find_inherited(connection, self.store, self.rows, thread_id, namespace, checkpoint_id)
-            if checkpoint is None:
-                return None
-            return self._tuple(connection, checkpoint, {}, config if checkpoint_id else None)
+            key = Key(thread_id, namespace, checkpoint_id or "")
+            checkpoint = threads.find(connection, self.store, self.rows, key)
+            return (
+                None
+                if checkpoint is None
+                else self._tuple(connection, checkpoint, {}, config if checkpoint_id else None)
+            )
 
         return self._read(read, None)
 
@@ -90,7 +90,7 @@ class KernSaver(BaseCheckpointSaver[Any]):
     ) -> Iterator[CheckpointTuple]:
         """The checkpoints of a thread, or of all, newest first; those whose metadata has the values of a filter."""
 
-        def read(connection: Connection) -> list[CheckpointTuple]:
+        def read(connection: Connection) -> Sequence[CheckpointTuple]:
             c = self.rows.tables.checkpoints.c
             condition: sa.ColumnElement[bool] = sa.true()
             if config is not None:
@@ -101,16 +101,21 @@ class KernSaver(BaseCheckpointSaver[Any]):
                     condition &= c.checkpoint_id == checkpoint_id
             if before is not None and (last := get_checkpoint_id(before)) is not None:
                 condition &= c.checkpoint_id < last
-            tuples: list[CheckpointTuple] = []
+            tuples: MutableSequence[CheckpointTuple] = []
             cache: dict[bytes, bytes] = {}
-            for checkpoint in list_(self.rows.find(connection, condition, None if filter else limit)):
+            rows: Iterable[Checkpoint] = self.rows.find(connection, condition, None if filter else limit)
+            if config is not None:
+                key = Key(_thread(config), _namespace(config), get_checkpoint_id(before or {"configurable": {}}) or "")
+                rows = chain(rows, threads.find_history(connection, self.store, self.rows, key))
+            for checkpoint in rows:
                 if limit is not None and len(tuples) >= limit:
                     break
                 if all(_same(checkpoint.metadata.get(name), value) for name, value in (filter or {}).items()):
                     tuples.append(self._tuple(connection, checkpoint, cache))
             return tuples
 
-        yield from self._read(read, [])
+        nothing: Sequence[CheckpointTuple] = ()
+        yield from self._read(read, nothing)
 
     def _tuple(
         self,
@@ -121,12 +126,12 @@ class KernSaver(BaseCheckpointSaver[Any]):
     ) -> CheckpointTuple:
         key = checkpoint.key
         references = checkpoint.channels
-        data = self.rows.load_values(connection, key.session_id, references.values(), cache)
+        data = self.rows.load_values(connection, checkpoint.home.session_id, references.values(), cache)
         state = self.serde.loads_typed((checkpoint.kind, checkpoint.content))
         state["channel_values"] = {
             name: self.serde.loads_typed((reference[0], data[reference])) for name, reference in references.items()
         }
-        writes = self.rows.writes(connection, key)
+        writes = self.rows.writes_of(connection, checkpoint)
         parent = key._replace(checkpoint_id=checkpoint.parent_id) if checkpoint.parent_id else None
         return CheckpointTuple(
             config if config is not None else _config(key),
@@ -186,6 +191,7 @@ class KernSaver(BaseCheckpointSaver[Any]):
         is_special = all(channel in WRITES_IDX_MAP for channel, _ in writes)
 
         def write(connection: Connection) -> None:
+            self.recorder.adopt(connection, key)
             self.rows.put_writes(connection, key, stored, replace=is_special)
             self.recorder.record_writes(connection, key, stored)
 
@@ -250,10 +256,10 @@ class KernSaver(BaseCheckpointSaver[Any]):
         """
         if strategy not in ("keep_latest", "delete"):
             raise BadUsage(f"There is no strategy {strategy!r}.", 'Use "keep_latest" or "delete".')
-        keep = strategy == "keep_latest"
-        self._write(lambda connection: threads.prune(connection, self.rows, [*map(str, thread_ids)], keep_latest=keep))
+        keep, ids = strategy == "keep_latest", [*map(str, thread_ids)]
+        self._write(lambda connection: threads.prune(connection, self.store, self.rows, ids, keep_latest=keep))
 
-    # Async: the store's calls block, and run in threads ----------------------------------------------------------------
+    # Async: the store's calls block, and run in threads -------------------------------------------------------------
 
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         """As `get_tuple`."""
@@ -310,9 +316,6 @@ class KernSaver(BaseCheckpointSaver[Any]):
             number = int(current.split(".", 1)[0]) + 1
             return f"{number:0{len(current.split('.', 1)[0])}}"
         return 1 if current is None else current + 1
-
-
-list_ = list  # the class has a method of this name
 
 
 def _thread(config: RunnableConfig) -> str:

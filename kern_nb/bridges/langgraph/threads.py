@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from kern_nb.bridges.langgraph.rows import Checkpoint, Key, Rows
-from kern_nb.db import reads, session_deletes, session_writes
+from kern_nb.bridges.langgraph.values import cut_value
+from kern_nb.db import checkpoint_tables, reads, session_deletes, session_writes
+from kern_nb.db.open_runs import update_session
 from kern_nb.errors import BadUsage
 
 if TYPE_CHECKING:
@@ -32,13 +35,15 @@ def copy(connection: Connection, store: SessionStore, rows: Rows, source: str, t
     """Copy a thread; see `KernSaver.copy_thread`."""
     if rows.get(connection, target, "", None) is not None:
         raise BadUsage(f"Thread {target!r} exists.", "Copy to another thread id, or delete that thread first.")
-    if reads.session_row(connection, store.tables, source) is None:
+    session = reads.session_row(connection, store.tables, source)
+    if session is None:
         return
     latest = rows.get(connection, source, "", None)
     line = latest.line if latest and latest.line else source
     if reads.session_row(connection, store.tables, target) is None:
+        fields = {"metadata": (session["metadata"] or {}) | checkpoint_tables.OWN}
         session_writes.branch(
-            connection, store, line, after=None, before=None, name=None, new_session_id=target, fields={}
+            connection, store, line, after=None, before=None, name=None, new_session_id=target, fields=fields
         )
     rows.copy(connection, source, target)
     c = rows.tables.checkpoints
@@ -57,7 +62,9 @@ def delete_runs(connection: Connection, rows: Rows, run_ids: Sequence[str]) -> N
     rows.delete(connection, keys)
 
 
-def prune(connection: Connection, rows: Rows, thread_ids: Sequence[str], *, keep_latest: bool) -> None:
+def prune(
+    connection: Connection, store: SessionStore, rows: Rows, thread_ids: Sequence[str], *, keep_latest: bool
+) -> None:
     """Delete checkpoints of threads; see `KernSaver.prune`."""
     c = rows.tables.checkpoints.c
     for thread_id in thread_ids:
@@ -65,11 +72,15 @@ def prune(connection: Connection, rows: Rows, thread_ids: Sequence[str], *, keep
         kept: set[Key] = set()
         for namespace in {key.namespace for key in checkpoints} if keep_latest else ():
             latest = max(key for key in checkpoints if key.namespace == namespace)
-            kept |= _required(checkpoints, latest, rows)
+            kept |= _required(checkpoints, latest)
         rows.delete(connection, [key for key in checkpoints if key not in kept])
+        session = reads.session_row(connection, store.tables, thread_id)
+        if session is not None and session["parent_session_id"] is not None:
+            metadata = (session["metadata"] or {}) | checkpoint_tables.OWN
+            update_session(connection, store, thread_id, metadata=metadata)
 
 
-def _required(checkpoints: dict[Key, Checkpoint], key: Key, rows: Rows) -> set[Key]:
+def _required(checkpoints: dict[Key, Checkpoint], key: Key) -> set[Key]:
     """A checkpoint, and its ancestors up to those that have the values of its delta channels."""
     kept: set[Key] = set()
     missing: set[str] | None = None
@@ -87,8 +98,56 @@ def _required(checkpoints: dict[Key, Checkpoint], key: Key, rows: Rows) -> set[K
     return kept
 
 
-def find_inherited(
-    connection: Connection, store: SessionStore, rows: Rows, thread_id: str, namespace: str, checkpoint_id: str | None
-) -> Checkpoint | None:
-    """The checkpoint from which a branch goes on that has none of its own: the last one of what it inherits."""
-    return None
+def find(connection: Connection, store: SessionStore, rows: Rows, key: Key) -> Checkpoint | None:
+    """A checkpoint of a thread, the latest if the key has no id; of a branch without it, the one it inherits."""
+    checkpoint = rows.get(connection, key.session_id, key.namespace, key.checkpoint_id or None)
+    if checkpoint is not None:
+        return checkpoint
+    fork = checkpoint_tables.find_fork(connection, store.tables, key.session_id)
+    if fork is None:
+        return None
+    if key.namespace:  # of a nested graph that the branch goes on with
+        inherited = rows.get(connection, fork.thread_id, key.namespace, key.checkpoint_id or None)
+    else:
+        inherited = rows.get(connection, fork.thread_id, "", key.checkpoint_id or fork.checkpoint_id)
+    if inherited is None or (not key.namespace and inherited.key.checkpoint_id > fork.checkpoint_id):
+        return None
+    return _inherit(connection, rows, inherited, key.session_id, fork)
+
+
+def _inherit(
+    connection: Connection, rows: Rows, checkpoint: Checkpoint, thread_id: str, fork: checkpoint_tables.Fork
+) -> Checkpoint:
+    """A checkpoint as a branch has it: its run is not the branch's own."""
+    is_last = checkpoint.key.checkpoint_id == fork.checkpoint_id
+    superseded = is_last and rows.has_later(connection, checkpoint.key, checkpoint.line or fork.thread_id)
+    key = checkpoint.key._replace(session_id=thread_id)
+    own: dict[str, Any] = {"key": key, "line": thread_id, "run_id": None, "n_messages": 0}
+    return replace(checkpoint, **own, thread_id=fork.thread_id, is_superseded=superseded)
+
+
+def adopt(connection: Connection, store: SessionStore, rows: Rows, key: Key) -> Checkpoint | None:
+    """Copy an inherited checkpoint to its branch, where a task is about to write; None if the key has no checkpoint."""
+    checkpoint = find(connection, store, rows, key)
+    if checkpoint is None or checkpoint.thread_id is None:
+        return None
+    cache: dict[bytes, bytes] = {}
+    data = rows.load_values(connection, checkpoint.thread_id, checkpoint.channels.values(), cache)
+    encoded = {name: cut_value(ref[0], data[ref]) for name, ref in checkpoint.channels.items()}
+    writes = rows.writes_of(connection, checkpoint)
+    adopted = replace(checkpoint, thread_id=None, is_superseded=False)
+    rows.put(connection, adopted, encoded)
+    rows.put_writes(connection, key, writes, replace=False)
+    return adopted
+
+
+def find_history(connection: Connection, store: SessionStore, rows: Rows, key: Key) -> Iterator[Checkpoint]:
+    """The checkpoints that a branch inherits, newest first; those before the id of the key, if it has one."""
+    fork = None if key.namespace else checkpoint_tables.find_fork(connection, store.tables, key.session_id)
+    checkpoint = None if fork is None else rows.get(connection, fork.thread_id, "", fork.checkpoint_id)
+    while fork is not None and checkpoint is not None:
+        is_own = rows.has(connection, checkpoint.key._replace(session_id=key.session_id))
+        if not is_own and (not key.checkpoint_id or checkpoint.key.checkpoint_id < key.checkpoint_id):
+            yield _inherit(connection, rows, checkpoint, key.session_id, fork)
+        parent = checkpoint.key._replace(checkpoint_id=checkpoint.parent_id or "")
+        checkpoint = rows.get(connection, *parent) if checkpoint.parent_id else None
