@@ -18,7 +18,7 @@ from kern_nb.ingest.importers.langgraph.states import START, coerce_message
 from kern_nb.ingest.parsing.values import to_id
 from kern_nb.records import text_of
 
-TASKS = "__pregel_tasks"
+TASKS, END = "__pregel_tasks", "__end__"
 REMOVE_ALL = "__remove_all__"
 
 _PREFERRED = ("messages", "__root__", "__previous__")
@@ -148,6 +148,16 @@ def state_of(values: Mapping[str, tuple[str, bytes]], messages: str | None) -> d
         if value is not None and value != name:
             state[name] = value
     return state
+
+
+def output_of(values: Mapping[str, tuple[str, bytes]]) -> Any:
+    """What a function with an entrypoint returned; None for a graph, whose state is the result."""
+    if END not in values:
+        return None
+    try:
+        return decode(*values[END])
+    except RECORD_ERRORS:
+        return None
 
 
 def input_of(values: Mapping[str, tuple[str, bytes]], messages: str | None) -> Any:

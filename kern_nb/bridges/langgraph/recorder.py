@@ -312,6 +312,8 @@ class Recorder:
                 break
             if fields.get("type") in ("human", "user"):
                 break
+        if output is None:
+            output = channels.output_of(step.values)
         if step.messages is None and output is None:
             output = state or None
         values: dict[str, Any] = {"model": model, "model_provider": provider}
