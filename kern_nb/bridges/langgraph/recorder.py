@@ -20,7 +20,7 @@ from sqlalchemy.engine import Connection
 from kern_nb.bridges.langgraph import channels, edits, pauses, threads
 from kern_nb.bridges.langgraph.channels import Fields
 from kern_nb.bridges.langgraph.rows import Checkpoint, Key, Rows, Write
-from kern_nb.bridges.langgraph.values import Encoded, split
+from kern_nb.bridges.langgraph.values import Encoded, cut_value, split
 from kern_nb.db import message_writes, run_writes, session_writes
 from kern_nb.db.checkpoint_tables import THREAD
 from kern_nb.db.open_runs import merge_session_state, update_run
@@ -101,6 +101,7 @@ class Recorder:
         self.rows = rows
         self.agent_id = agent_id
         self._lists: OrderedDict[Key, list[bytes]] = OrderedDict()
+        self._unlinked: dict[str, dict[Key, None]] = {}  # by thread: nested checkpoints saved before those around them
 
     # A checkpoint ---------------------------------------------------------------------------------------------------
 
@@ -392,11 +393,27 @@ class Recorder:
             return self._continue(
                 connection, step, _Target(run["session_id"], run["run_id"], run["status"], n_messages)
             )
-        caller = self._find_run(connection, calling.run_id) if calling else self._open_run(connection, key.session_id)
-        if caller is None:  # it is not saved yet, and neither is what called this graph
+        caller = self._find_run(connection, calling.run_id if calling else None)
+        if caller is None:
+            self._unlinked.setdefault(key.session_id, {})[key] = None
             return replace(step.checkpoint, line=key.session_id)
         run_id = self._start(connection, step, caller["session_id"], caller["run_id"])
         return self._continue(connection, step, _Target(caller["session_id"], run_id))
+
+    def link_nested(self, connection: Connection, checkpoint: Checkpoint) -> None:
+        """Record the checkpoints of nested graphs that were saved before a checkpoint, during whose step they ran."""
+        key = checkpoint.key
+        for nested_key in list(self._unlinked.get(key.session_id, ())):
+            nested = self.rows.get(connection, *nested_key)
+            stated = nested.metadata.get("parents") if nested is not None else None
+            if nested is None or nested.run_id is not None:
+                self._unlinked[key.session_id].pop(nested_key, None)
+            elif isinstance(stated, dict) and stated.get(key.namespace) == key.checkpoint_id:
+                data = self.rows.load_values(connection, key.session_id, nested.channels.values(), {})
+                values = {name: (ref[0], data[ref]) for name, ref in nested.channels.items()}
+                encoded = {name: cut_value(*value) for name, value in values.items()}
+                state = channels.decode(nested.kind, nested.content) if nested.kind == "msgpack" else {}
+                self.rows.put(connection, self.record(connection, nested, encoded, values, state), encoded)
 
     def _calling(self, connection: Connection, step: _Step) -> Checkpoint | None:
         """The checkpoint of the enclosing graph during whose next step this graph runs."""
@@ -407,12 +424,6 @@ class Recorder:
             return None
         name = max(names, key=len)
         return threads.find(connection, self.store, self.rows, Key(key.session_id, name, str(parents[name])))
-
-    def _open_run(self, connection: Connection, session_id: str) -> sa.RowMapping | None:
-        r = self.store.tables.runs.c
-        query = sa.select(r.run_id, r.session_id, r.run_index, r.status, r.process)
-        query = query.where(r.session_id == session_id, r.parent_run_id.is_(None), r.status.in_(OPEN_STATUSES))
-        return connection.execute(query.order_by(r.run_index.desc()).limit(1)).mappings().first()
 
     # Writes ---------------------------------------------------------------------------------------------------------
 

@@ -142,8 +142,9 @@ class KernSaver(BaseCheckpointSaver[Any]):
         )
 
     def _read(self, work: Callable[[Connection], T], empty: T) -> T:
+        is_known = self._has_tables[0]  # before the connection, which may be to an empty store
         with self.store.read_connection() as connection:
-            if not self._has_tables[0] and not checkpoint_tables.exist(connection, self.store.tables):
+            if not is_known and not checkpoint_tables.exist(connection, self.store.tables):
                 return empty
             return work(connection)
 
@@ -175,6 +176,7 @@ class KernSaver(BaseCheckpointSaver[Any]):
         def write(connection: Connection) -> None:
             recorded = self.recorder.record(connection, stored, encoded, data, state)
             self.rows.put(connection, recorded, encoded)
+            self.recorder.link_nested(connection, recorded)
 
         self._write(write)
         return _config(key)
