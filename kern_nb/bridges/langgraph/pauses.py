@@ -16,7 +16,7 @@ from sqlalchemy.engine import Connection
 from kern_nb.bridges.langgraph import channels
 from kern_nb.bridges.langgraph.rows import Key, Write
 from kern_nb.db import integrity, run_claims, run_writes
-from kern_nb.db.open_runs import update_run
+from kern_nb.db.open_runs import lock_session_of_run, update_run
 from kern_nb.db.process_identity import current_process
 from kern_nb.errors import AlreadyClaimed
 from kern_nb.ingest.importer import RECORD_ERRORS
@@ -31,6 +31,7 @@ TASK, INTERRUPT_ID, NODES = "task_id", "interrupt_id", "nodes"
 
 def pause(connection: Connection, store: SessionStore, run: sa.RowMapping, key: Key, write: Write) -> None:
     """Pause a run for the interrupts of a task. Those of a nested graph are requirements of the outermost run."""
+    lock_session_of_run(connection, store, run["run_id"])
     if run["status"] not in OPEN_STATUSES:
         return
     if key.namespace:

@@ -8,7 +8,7 @@ what the thread said up to there. A nested graph's run is a member of the run th
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -394,26 +394,41 @@ class Recorder:
                 connection, step, _Target(run["session_id"], run["run_id"], run["status"], n_messages)
             )
         caller = self._find_run(connection, calling.run_id if calling else None)
-        if caller is None:
+        is_first = step.source == "input" or parent is None or parent.run_id is not None
+        if caller is None or not is_first:
             self._unlinked.setdefault(key.session_id, {})[key] = None
             return replace(step.checkpoint, line=key.session_id)
         run_id = self._start(connection, step, caller["session_id"], caller["run_id"])
         return self._continue(connection, step, _Target(caller["session_id"], run_id))
 
-    def link_nested(self, connection: Connection, checkpoint: Checkpoint) -> None:
-        """Record the checkpoints of nested graphs that were saved before a checkpoint, during whose step they ran."""
-        key = checkpoint.key
-        for nested_key in list(self._unlinked.get(key.session_id, ())):
-            nested = self.rows.get(connection, *nested_key)
-            stated = nested.metadata.get("parents") if nested is not None else None
+    def has_unlinked(self, thread_id: str) -> bool:
+        """Whether nested checkpoints of a thread were saved before those around them."""
+        return bool(self._unlinked.get(thread_id))
+
+    def link_nested(self, connection: Connection, thread_id: str) -> list[Key]:
+        """Record the nested checkpoints of a thread that were saved first, if those around them are saved by now."""
+        linked = []
+        for key in sorted(self._unlinked.get(thread_id, ()), key=lambda key: key.checkpoint_id):
+            nested = self.rows.get(connection, *key)
             if nested is None or nested.run_id is not None:
-                self._unlinked[key.session_id].pop(nested_key, None)
-            elif isinstance(stated, dict) and stated.get(key.namespace) == key.checkpoint_id:
-                data = self.rows.load_values(connection, key.session_id, nested.channels.values(), {})
-                values = {name: (ref[0], data[ref]) for name, ref in nested.channels.items()}
-                encoded = {name: cut_value(*value) for name, value in values.items()}
-                state = channels.decode(nested.kind, nested.content) if nested.kind == "msgpack" else {}
-                self.rows.put(connection, self.record(connection, nested, encoded, values, state), encoded)
+                continue
+            data = self.rows.load_values(connection, thread_id, nested.channels.values(), {})
+            values = {name: (ref[0], data[ref]) for name, ref in nested.channels.items()}
+            encoded = {name: cut_value(*value) for name, value in values.items()}
+            state = channels.decode(nested.kind, nested.content) if nested.kind == "msgpack" else {}
+            recorded = self.record(connection, nested, encoded, values, state)
+            if recorded.run_id is not None:
+                self.rows.put(connection, recorded, encoded)
+                linked.append(key)
+        return linked
+
+    def forget_unlinked(self, thread_id: str, keys: Sequence[Key]) -> None:
+        """Forget nested checkpoints that are recorded, once that is committed."""
+        waiting = self._unlinked.get(thread_id, {})
+        for key in keys:
+            waiting.pop(key, None)
+        if not waiting:
+            self._unlinked.pop(thread_id, None)
 
     def _calling(self, connection: Connection, step: _Step) -> Checkpoint | None:
         """The checkpoint of the enclosing graph during whose next step this graph runs."""

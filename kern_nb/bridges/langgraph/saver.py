@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, MutableSequence, Sequence
 from itertools import chain
 from typing import Any, TypeVar
@@ -60,6 +61,7 @@ class KernSaver(BaseCheckpointSaver[Any]):
         self.store = store
         self.rows = Rows(store)
         self.recorder = Recorder(store, self.rows, agent_id)
+        self._lock = threading.Lock()
         self._has_tables = [False]  # shared with the copies that LangGraph makes of a saver
 
     # Reading --------------------------------------------------------------------------------------------------------
@@ -176,10 +178,26 @@ class KernSaver(BaseCheckpointSaver[Any]):
         def write(connection: Connection) -> None:
             recorded = self.recorder.record(connection, stored, encoded, data, state)
             self.rows.put(connection, recorded, encoded)
-            self.recorder.link_nested(connection, recorded)
 
         self._write(write)
+        self._apply_concurrent(key)
+        self._link_nested(key.session_id)
         return _config(key)
+
+    def _link_nested(self, thread_id: str) -> None:
+        """Record the checkpoints of nested graphs that were saved before the graph around them."""
+        linked: Sequence[Key] = ()
+
+        def link(connection: Connection) -> None:
+            nonlocal linked
+            linked = self.recorder.link_nested(connection, thread_id)
+
+        with self._lock:
+            if self.recorder.has_unlinked(thread_id):
+                self._write(link)
+                self.recorder.forget_unlinked(thread_id, linked)
+        for key in linked:
+            self._apply_concurrent(key)
 
     def put_writes(
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
@@ -198,6 +216,21 @@ class KernSaver(BaseCheckpointSaver[Any]):
             self.recorder.record_writes(connection, key, stored)
 
         self._write(write)
+        if is_special:
+            self._apply_concurrent(key)
+
+    def _apply_concurrent(self, key: Key) -> None:
+        """Look again for a checkpoint and its errors and interrupts that were committed at once.
+
+        LangGraph saves them in several threads, and on an engine with concurrent writers neither sees the other.
+        """
+        query = sa.select(self.store.tables.sessions.c.session_id)
+        if self.store.locked(query) is query:  # one writer at a time
+            return
+        empty: Sequence[Write] = ()
+        writes = self._read(lambda connection: self.rows.writes(connection, key, special=True), empty)
+        if writes:
+            self._write(lambda connection: self.recorder.record_writes(connection, key, [*writes]))
 
     def _dump(self, value: Any, name: str) -> tuple[str, bytes]:
         kind, content = self.serde.dumps_typed(value)

@@ -84,6 +84,7 @@ def test_a_run_that_is_tried_again_keeps_its_error(store):
     assert (run.status, run.error, run.extra["errors"]) == ("COMPLETED", None, ["ValueError('try again')"])
 
 
+@pytest.mark.every_engine
 def test_a_fork_is_a_branch_that_inherits_what_was_said_before(store):
     graph = chat_graph().compile(checkpointer=KernSaver(store))
     ask(graph, "hello")
@@ -102,6 +103,7 @@ def test_a_fork_is_a_branch_that_inherits_what_was_said_before(store):
     assert [index for _, index, *_ in runs(store, branch)] == [0, 1, 2]
 
 
+@pytest.mark.every_engine
 def test_a_branch_of_ours_goes_on_in_langgraph(store):
     saver = KernSaver(store)
     graph = chat_graph().compile(checkpointer=saver)
@@ -151,6 +153,7 @@ def test_a_copied_thread_is_a_branch(store):
         saver.copy_thread("t", "copy")
 
 
+@pytest.mark.every_engine
 def test_a_nested_graph_is_a_member_and_nothing_is_counted_twice(store):
     graph = nested_graph(confirm_and_look_up).compile(checkpointer=KernSaver(store))
     ask(graph, "weather")
