@@ -7,7 +7,8 @@ resumes.
 | file | contents |
 |---|---|
 | `saver.py`, `attached.py` | `KernSaver`, the checkpointer; `attach`, and what it learns of an invocation |
-| `rows.py`, `values.py` | checkpoints as rows; their values as parts that consecutive states share |
+| `rows.py`, `queries.py` | checkpoints as rows; the prepared statements |
+| `values.py` | values as parts that consecutive states share |
 | `recorder.py`, `edits.py`, `pauses.py` | runs as checkpoints are written; edited messages; interrupts |
 | `channels.py` | the channels of a state in our terms |
 | `threads.py` | deleting, copying and pruning threads; going on from a branch |

@@ -48,7 +48,9 @@ def pause(connection: Connection, store: SessionStore, run: sa.RowMapping, key: 
         requirement = _requirement(interrupt if isinstance(interrupt, dict) else {"value": interrupt}, key, write)
         if requirement.requirement_id not in known:
             requirements.append(requirement)
-        elif not _is_unresolved(connection, store, requirement.requirement_id):  # the node interrupts once more
+        elif not _is_unresolved(
+            connection, store, run["run_id"], requirement.requirement_id
+        ):  # the node interrupts once more
             new_id = f"{requirement.requirement_id}-{sum(k.startswith(requirement.requirement_id) for k in known)}"
             requirements.append(requirement.model_copy(update={"requirement_id": new_id}))
     run_claims.pause_run(connection, store, run["run_id"], requirements)
@@ -79,9 +81,10 @@ def _question(value: Any) -> str | None:
     return next(iter(texts.values())) if len(texts) == 1 else None
 
 
-def _is_unresolved(connection: Connection, store: SessionStore, requirement_id: str) -> bool:
+def _is_unresolved(connection: Connection, store: SessionStore, run_id: str, requirement_id: str) -> bool:
     q = store.tables.requirements.c
-    status = connection.execute(sa.select(q.status).where(q.requirement_id == requirement_id)).scalar()
+    is_this = (q.requirement_id == requirement_id) & (q.run_id == run_id)
+    status = connection.execute(sa.select(q.status).where(is_this)).scalar()
     return status in UNRESOLVED_STATUSES
 
 
@@ -99,7 +102,8 @@ def pause_at_breakpoint(
         extra={NODES: list(nodes), "checkpoint_id": key.checkpoint_id},
     )
     q = store.tables.requirements.c
-    is_known = connection.execute(sa.select(q.run_id).where(q.requirement_id == requirement.requirement_id)).first()
+    same = (q.requirement_id == requirement.requirement_id) & (q.run_id == run["run_id"])
+    is_known = connection.execute(sa.select(q.run_id).where(same)).first()
     run_claims.pause_run(connection, store, run["run_id"], [] if is_known else [requirement])
 
 
@@ -169,5 +173,6 @@ def _answer(connection: Connection, store: SessionStore, row: sa.RowMapping, val
     kinds = {d.get("type") for d in decisions if isinstance(d, dict)} if isinstance(decisions, list) else set()
     values = {"status": "resolved", "approved": "reject" not in kinds, "answer": value}
     values["resolved_at"] = run_claims.current_micros()
-    unresolved = (q.c.requirement_id == row["requirement_id"]) & q.c.status.in_(UNRESOLVED_STATUSES)
+    unresolved = (q.c.requirement_id == row["requirement_id"]) & (q.c.run_id == row["run_id"])
+    unresolved &= q.c.status.in_(UNRESOLVED_STATUSES)
     connection.execute(q.update().where(unresolved).values(**values))

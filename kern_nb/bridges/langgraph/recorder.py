@@ -221,9 +221,9 @@ class Recorder:
     # Runs -----------------------------------------------------------------------------------------------------------
 
     def _find_run(self, connection: Connection, run_id: str | None) -> sa.RowMapping | None:
-        r = self.store.tables.runs.c
-        query = sa.select(r.run_id, r.session_id, r.run_index, r.status, r.process).where(r.run_id == run_id)
-        return None if run_id is None else connection.execute(query).mappings().first()
+        if run_id is None:
+            return None
+        return connection.execute(self.rows.queries.run, {"run_id": run_id}).mappings().first()
 
     def _starts_run(self, step: _Step, run: sa.RowMapping | None) -> bool:
         if step.source == "input":

@@ -16,6 +16,7 @@ from sqlalchemy.engine import Connection
 
 from kern_nb.batches import batched
 from kern_nb.bridges.langgraph import values
+from kern_nb.bridges.langgraph.queries import Queries
 from kern_nb.bridges.langgraph.values import Encoded, Reference
 from kern_nb.db.checkpoint_tables import CheckpointTables, checkpoint_tables
 from kern_nb.db.column_types import Text
@@ -76,11 +77,20 @@ class Rows:
 
     def __init__(self, store: SessionStore) -> None:
         self.store = store
+        self._queries: tuple[CheckpointTables, Queries] | None = None
 
     @property
     def tables(self) -> CheckpointTables:
         """The tables; their schema may be found at the first use of the store."""
         return checkpoint_tables(self.store.tables)
+
+    @property
+    def queries(self) -> Queries:
+        """The statements for the tables."""
+        tables = self.tables
+        if self._queries is None or self._queries[0] is not tables:
+            self._queries = tables, Queries(self.store, tables)
+        return self._queries[1]
 
     def put(self, connection: Connection, checkpoint: Checkpoint, encoded: Mapping[str, Encoded]) -> None:
         """Insert or replace a checkpoint, and the parts of its values that are not stored."""
@@ -88,7 +98,6 @@ class Rows:
         for value in encoded.values():
             parts |= value.parts
         self._put_parts(connection, checkpoint.key.session_id, parts)
-        c = self.tables.checkpoints
         row = checkpoint.key._asdict() | {
             "parent_id": checkpoint.parent_id,
             "kind": checkpoint.kind,
@@ -99,10 +108,7 @@ class Rows:
             "run_id": checkpoint.run_id,
             "n_messages": checkpoint.n_messages,
         }
-        changed = {name: value for name, value in row.items() if name not in Key._fields}
-        connection.execute(
-            self.store.insert(c).values(**row).on_conflict_do_update(index_elements=[*Key._fields], set_=changed)
-        )
+        connection.execute(self.queries.put, row)
 
     def _put_parts(self, connection: Connection, session_id: str, parts: Mapping[bytes, bytes]) -> None:
         v = self.tables.values
@@ -113,7 +119,7 @@ class Rows:
                 missing.pop(bytes(digest), None)
         for items in batched(missing.items(), _BATCH):
             new = [{"session_id": session_id, "sha256": digest, "content": part} for digest, part in items]
-            connection.execute(self.store.insert(v).on_conflict_do_nothing(), new)
+            connection.execute(self.queries.put_part, new)
 
     def put_writes(self, connection: Connection, key: Key, writes: Iterable[Write], *, replace: bool) -> None:
         """Insert writes; those that exist are replaced, or kept."""
@@ -131,10 +137,7 @@ class Rows:
 
     def has(self, connection: Connection, key: Key) -> bool:
         """Whether a checkpoint is stored."""
-        c = self.tables.checkpoints.c
-        is_row = (c.session_id == key.session_id) & (c.namespace == key.namespace)
-        query = sa.select(c.checkpoint_id).where(is_row, c.checkpoint_id == key.checkpoint_id)
-        return connection.execute(query).first() is not None
+        return connection.execute(self.queries.has, key._asdict()).first() is not None
 
     def set_run(self, connection: Connection, key: Key, run_id: str) -> None:
         """Set the run of a checkpoint."""
@@ -146,13 +149,10 @@ class Rows:
         self, connection: Connection, session_id: str, namespace: str, checkpoint_id: str | None
     ) -> Checkpoint | None:
         """A checkpoint by its id; None as id is the latest."""
-        c = self.tables.checkpoints.c
-        query = sa.select(self.tables.checkpoints).where(c.session_id == session_id, c.namespace == namespace)
-        if checkpoint_id is None:
-            query = query.order_by(c.checkpoint_id.desc()).limit(1)
-        else:
-            query = query.where(c.checkpoint_id == checkpoint_id)
-        row = connection.execute(query).mappings().first()
+        query = self.queries.latest if checkpoint_id is None else self.queries.get
+        params = {"session_id": session_id, "namespace": namespace}
+        params |= {} if checkpoint_id is None else {"checkpoint_id": checkpoint_id}
+        row = connection.execute(query, params).mappings().first()
         return None if row is None else _from_row(row)
 
     def find(
@@ -166,13 +166,11 @@ class Rows:
 
     def writes(self, connection: Connection, key: Key, *, special: bool = False) -> list[Write]:
         """The writes of a checkpoint in the order in which they are applied; the ``special`` ones only, if wanted."""
-        w = self.tables.writes.c
-        query = sa.select(w.task_id, w.task_path, w.position, w.channel, w.kind, w.content).where(
-            w.session_id == key.session_id, w.namespace == key.namespace, w.checkpoint_id == key.checkpoint_id
-        )
-        if special:
-            query = query.where(w.position < 0)
-        rows = [Write(*row[:5], bytes(row[5])) for row in connection.execute(query)]
+        query = self.queries.special_writes if special else self.queries.writes
+        rows = [
+            Write(row[0], row[1], row[2], row[3], row[4], bytes(row[5]))
+            for row in connection.execute(query, key._asdict())
+        ]
         return sorted(rows, key=lambda write: (write.task_path, write.task_id, write.position))
 
     def writes_of(self, connection: Connection, checkpoint: Checkpoint) -> list[Write]:
@@ -181,10 +179,7 @@ class Rows:
 
     def has_later(self, connection: Connection, key: Key, line: str) -> bool:
         """Whether a line goes on after a checkpoint."""
-        c = self.tables.checkpoints.c
-        later = (c.session_id == key.session_id) & (c.namespace == key.namespace)
-        later &= (c.checkpoint_id > key.checkpoint_id) & (c.line == line)
-        return connection.execute(sa.select(c.checkpoint_id).where(later).limit(1)).first() is not None
+        return connection.execute(self.queries.later, key._asdict() | {"line": line}).first() is not None
 
     def load_parts(self, connection: Connection, session_id: str, digests: Sequence[bytes]) -> dict[bytes, bytes]:
         """The stored parts of these digests."""
