@@ -14,7 +14,12 @@ resumes.
 | `threads.py` | deleting, copying and pruning threads; going on from a branch |
 """
 
-from kern_nb.bridges.langgraph.attached import attach
-from kern_nb.bridges.langgraph.saver import KernSaver
+from kern_nb.errors import MissingExtra
+
+try:
+    from kern_nb.bridges.langgraph.attached import attach
+    from kern_nb.bridges.langgraph.saver import KernSaver
+except ImportError as error:
+    raise MissingExtra(f"LangGraph cannot be imported: {error}.", 'Run pip install -U "kern_nb[langgraph]".') from error
 
 __all__ = ["KernSaver", "attach"]
