@@ -25,12 +25,34 @@ from kern_nb.records import OPEN_STATUSES, UNRESOLVED_STATUSES, Requirement, tex
 if TYPE_CHECKING:
     from kern_nb.db.store import SessionStore
 
-TASK, INTERRUPT_ID, NODES = "task_id", "interrupt_id", "nodes"
-"""Keys of a requirement's ``extra``: the task that waits, its interrupt, the nodes after a breakpoint."""
+TASK, INTERRUPT_ID, ORDINAL, NODES = "task_id", "interrupt_id", "ordinal", "nodes"
+"""Keys of a requirement's ``extra``: the task that waits, its interrupt, how many answers the task had before, the
+nodes after a breakpoint."""
 
 
-def pause(connection: Connection, store: SessionStore, run: sa.RowMapping, key: Key, write: Write) -> None:
-    """Pause a run for the interrupts of a task. Those of a nested graph are requirements of the outermost run."""
+def count_answers(write: Write) -> int:
+    """How many answers a task has used."""
+    try:
+        value = channels.decode(write.kind, write.content)
+    except RECORD_ERRORS:
+        return 0
+    return len(value) if isinstance(value, list) else 0
+
+
+def pause(
+    connection: Connection,
+    store: SessionStore,
+    run: sa.RowMapping,
+    key: Key,
+    write: Write,
+    ordinal: int,
+    *,
+    is_new: bool,
+) -> None:
+    """Pause a run for the interrupts of a task. Those of a nested graph are requirements of the outermost run.
+
+    A write that ``is_new`` asks once more if its interrupt was answered: a nested graph counts its answers itself.
+    """
     lock_session_of_run(connection, store, run["run_id"])
     if run["status"] not in OPEN_STATUSES:
         return
@@ -45,20 +67,24 @@ def pause(connection: Connection, store: SessionStore, run: sa.RowMapping, key: 
         interrupts = [{}]  # encrypted
     requirements = []
     for interrupt in interrupts if isinstance(interrupts, list) else [interrupts]:
-        requirement = _requirement(interrupt if isinstance(interrupt, dict) else {"value": interrupt}, key, write)
-        if requirement.requirement_id not in known:
+        fields = interrupt if isinstance(interrupt, dict) else {"value": interrupt}
+        requirement = _requirement(fields, key, write, ordinal)
+        base = requirement.requirement_id
+        same = [known_id for known_id in known if known_id.startswith(base)]
+        if same and is_new and not is_waiting(connection, store, run["run_id"], same):
+            requirement = requirement.model_copy(update={"requirement_id": f"{base}-{len(same)}"})
+            same = []
+        if not same:
             requirements.append(requirement)
-        elif not _is_unresolved(
-            connection, store, run["run_id"], requirement.requirement_id
-        ):  # the node interrupts once more
-            new_id = f"{requirement.requirement_id}-{sum(k.startswith(requirement.requirement_id) for k in known)}"
-            requirements.append(requirement.model_copy(update={"requirement_id": new_id}))
+    if known and not requirements and not is_waiting(connection, store, run["run_id"]):
+        return  # it was answered in the meantime
     run_claims.pause_run(connection, store, run["run_id"], requirements)
 
 
-def _requirement(interrupt: dict[str, Any], key: Key, write: Write) -> Requirement:
+def _requirement(interrupt: dict[str, Any], key: Key, write: Write, ordinal: int) -> Requirement:
     value, interrupt_id = interrupt.get("value"), interrupt.get("id")
-    extra = {TASK: write.task_id, INTERRUPT_ID: interrupt_id, "value": value, "checkpoint_id": key.checkpoint_id}
+    extra = {TASK: write.task_id, INTERRUPT_ID: interrupt_id, ORDINAL: ordinal, "value": value}
+    extra["checkpoint_id"] = key.checkpoint_id
     fields: dict[str, Any] = {"kind": "external_execution", "prompt": text_of(value) or _question(value)}
     requests = value.get("action_requests") if isinstance(value, dict) else None
     if isinstance(requests, list) and len(requests) == 1 and isinstance(requests[0], dict):
@@ -66,7 +92,7 @@ def _requirement(interrupt: dict[str, Any], key: Key, write: Write) -> Requireme
         fields = {"kind": "confirmation", "tool_name": request.get("name") or request.get("action")}
         fields |= {"args": request.get("args"), "prompt": request.get("description")}
     fields = {name: item for name, item in fields.items() if name in ("kind", "args") or isinstance(item, str)}
-    name = "\0".join((*key, write.task_id, str(interrupt_id)))
+    name = "\0".join((*key, write.task_id, str(interrupt_id), str(ordinal)))
     return Requirement(requirement_id=str(uuid5(NAMESPACE_OID, name)), extra=extra, **fields)
 
 
@@ -79,13 +105,6 @@ def _question(value: Any) -> str | None:
         if name in texts:
             return texts[name]
     return next(iter(texts.values())) if len(texts) == 1 else None
-
-
-def _is_unresolved(connection: Connection, store: SessionStore, run_id: str, requirement_id: str) -> bool:
-    q = store.tables.requirements.c
-    is_this = (q.requirement_id == requirement_id) & (q.run_id == run_id)
-    status = connection.execute(sa.select(q.status).where(is_this)).scalar()
-    return status in UNRESOLVED_STATUSES
 
 
 def pause_at_breakpoint(
@@ -130,10 +149,11 @@ def claim(connection: Connection, store: SessionStore, run: sa.RowMapping) -> No
     )
 
 
-def is_waiting(connection: Connection, store: SessionStore, run_id: str) -> bool:
-    """Whether a requirement of a run is not resolved."""
+def is_waiting(connection: Connection, store: SessionStore, run_id: str, ids: Sequence[str] | None = None) -> bool:
+    """Whether a requirement of a run, or one of some of them, is not resolved."""
     q = store.tables.requirements.c
     unresolved = sa.select(q.requirement_id).where(q.run_id == run_id, q.status.in_(UNRESOLVED_STATUSES))
+    unresolved = unresolved if ids is None else unresolved.where(q.requirement_id.in_(ids))
     return connection.execute(unresolved.limit(1)).first() is not None
 
 
@@ -152,9 +172,11 @@ def resume(connection: Connection, store: SessionStore, run: sa.RowMapping, writ
         value = None
     is_for_all = write.task_id.replace("0", "").strip("-") == ""
     for row in connection.execute(pending).mappings().all():
-        if is_for_all or (row["extra"] or {}).get(TASK) == write.task_id:
-            answer = value[-1] if not is_for_all and isinstance(value, list) and value else value
-            _answer(connection, store, row, answer)
+        extra = row["extra"] or {}
+        if is_for_all:
+            _answer(connection, store, row, value)
+        elif extra.get(TASK) == write.task_id and isinstance(value, list) and extra.get(ORDINAL, 0) < len(value):
+            _answer(connection, store, row, value[extra.get(ORDINAL, 0)])
     if run["status"] == "PAUSED":
         update_run(connection, store, run["run_id"], status="RUNNING", process=current_process())
 

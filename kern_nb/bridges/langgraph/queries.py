@@ -64,11 +64,6 @@ class Queries:
         return sa.select(*(table.c[name] for name in names)).where(self._of_checkpoint(table, *KEY))
 
     @cached_property
-    def special_writes(self) -> sa.Select[Any]:
-        """The errors, interrupts and answers among them."""
-        return self.writes.where(self._tables.writes.c.position < sa.literal_column("0"))
-
-    @cached_property
     def put(self) -> Any:
         """Insert or replace a checkpoint."""
         table = self._tables.checkpoints

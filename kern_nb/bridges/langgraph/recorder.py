@@ -278,8 +278,8 @@ class Recorder:
             update_run(connection, store, run_id, status="PENDING")
         elif step.source == "update" and not step.checkpoint.key.namespace:
             self._touch(connection, step, target.session_id)
-        early = self.rows.writes(connection, step.checkpoint.key, special=True)
-        if early:  # they were saved at once with the checkpoint, and were faster
+        early = self.rows.writes(connection, step.checkpoint.key)
+        if any(write.position < 0 for write in early):  # they were saved at once with the checkpoint, and were faster
             self._apply_writes(connection, recorded, early)
         return recorded
 
@@ -442,13 +442,13 @@ class Recorder:
 
     # Writes ---------------------------------------------------------------------------------------------------------
 
-    def record_writes(self, connection: Connection, key: Key, writes: list[Write]) -> None:
-        """Write what an error, an interrupt or an answer to one changes of a run."""
+    def record_writes(self, connection: Connection, key: Key, writes: list[Write], *, is_new: bool) -> None:
+        """Write what an error, an interrupt or an answer changes of a run; not ``is_new`` if it was looked up."""
         if all(write.channel not in (ERROR, INTERRUPT, RESUME) for write in writes):
             return
         checkpoint = self.rows.get(connection, *key)
         if checkpoint is not None:  # otherwise it is being saved, and looks for these writes
-            self._apply_writes(connection, checkpoint, writes)
+            self._apply_writes(connection, checkpoint, writes, is_new=is_new)
 
     def adopt(self, connection: Connection, key: Key) -> None:
         """Before a task writes to a checkpoint that a branch inherits: copy it, and start the branch's run."""
@@ -463,16 +463,22 @@ class Recorder:
         run_id = self._start(connection, step, key.session_id)
         self.rows.set_run(connection, key, run_id)
 
-    def _apply_writes(self, connection: Connection, checkpoint: Checkpoint, writes: list[Write]) -> None:
+    def _apply_writes(
+        self, connection: Connection, checkpoint: Checkpoint, writes: list[Write], *, is_new: bool = False
+    ) -> None:
         run = self._find_run(connection, checkpoint.run_id)
         if run is None:
             return
+        answered = {w.task_id: pauses.count_answers(w) for w in writes if w.channel == RESUME}
+        done = {write.task_id for write in writes if write.position >= 0}
+        writes = sorted(writes, key=lambda write: write.channel != RESUME)  # a node may go on, and interrupt once more
         is_handled = any(write.channel == "__error_source_node__" for write in writes)
         for write in writes:
             if write.channel == RESUME:
                 pauses.resume(connection, self.store, run, write)
-            elif write.channel == INTERRUPT:
-                pauses.pause(connection, self.store, run, checkpoint.key, write)
+            elif write.channel == INTERRUPT and write.task_id not in done:
+                ordinal = answered.get(write.task_id, 0)
+                pauses.pause(connection, self.store, run, checkpoint.key, write, ordinal, is_new=is_new)
             elif write.channel == ERROR and not is_handled and run["status"] in OPEN_STATUSES:
                 text = _error_text(write)
                 run_writes.finish_run(connection, self.store, run["run_id"], status="ERROR", error=text)

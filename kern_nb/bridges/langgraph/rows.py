@@ -164,9 +164,9 @@ class Rows:
         query = query if limit is None else query.limit(limit)
         yield from map(_from_row, connection.execute(query).mappings().all())
 
-    def writes(self, connection: Connection, key: Key, *, special: bool = False) -> list[Write]:
-        """The writes of a checkpoint in the order in which they are applied; the ``special`` ones only, if wanted."""
-        query = self.queries.special_writes if special else self.queries.writes
+    def writes(self, connection: Connection, key: Key) -> list[Write]:
+        """The writes of a checkpoint in the order in which they are applied."""
+        query = self.queries.writes
         rows = [
             Write(row[0], row[1], row[2], row[3], row[4], bytes(row[5]))
             for row in connection.execute(query, key._asdict())

@@ -213,7 +213,7 @@ class KernSaver(BaseCheckpointSaver[Any]):
         def write(connection: Connection) -> None:
             self.recorder.adopt(connection, key)
             self.rows.put_writes(connection, key, stored, replace=is_special)
-            self.recorder.record_writes(connection, key, stored)
+            self.recorder.record_writes(connection, key, stored, is_new=True)
 
         self._write(write)
         if is_special:
@@ -228,9 +228,9 @@ class KernSaver(BaseCheckpointSaver[Any]):
         if self.store.locked(query) is query:  # one writer at a time
             return
         empty: Sequence[Write] = ()
-        writes = self._read(lambda connection: self.rows.writes(connection, key, special=True), empty)
-        if writes:
-            self._write(lambda connection: self.recorder.record_writes(connection, key, [*writes]))
+        writes = self._read(lambda connection: self.rows.writes(connection, key), empty)
+        if any(write.position < 0 for write in writes):
+            self._write(lambda connection: self.recorder.record_writes(connection, key, [*writes], is_new=False))
 
     def _dump(self, value: Any, name: str) -> tuple[str, bytes]:
         kind, content = self.serde.dumps_typed(value)
@@ -246,6 +246,15 @@ class KernSaver(BaseCheckpointSaver[Any]):
             self.store.write(lambda connection: checkpoint_tables.create(connection, self.store))
             self._has_tables[0] = True
         self.store.write(work)
+
+    def latest_run(self, thread_id: str) -> str | None:
+        """The run of the latest checkpoint of a thread."""
+
+        def read(connection: Connection) -> str | None:
+            latest = self.rows.get(connection, thread_id, "", None)
+            return latest.run_id if latest is not None else None
+
+        return self._read(read, None)
 
     def claim(self, thread_id: str) -> None:
         """Claim the paused run of a thread before an answer to it is worked on; the second caller is refused.

@@ -14,8 +14,8 @@ from langgraph.graph import END, START, StateGraph
 from langgraph.types import Command, interrupt
 
 from kern_nb import attach_agent, compare, detach_agent
-from kern_nb.bridges.langgraph import KernSaver
-from kern_nb.errors import AlreadyClaimed, BadUsage, OwnerMismatch
+from kern_nb.bridges.langgraph import KernSaver, resume_run
+from kern_nb.errors import AlreadyClaimed, BadUsage, OwnerMismatch, StillWaiting
 
 
 def runs(store, session_id="t"):
@@ -267,4 +267,30 @@ def test_interrupts_of_parallel_tasks_are_answered_one_by_one_async(store):
     assert sorted(asyncio.run(drive())["items"]) == ["A", "B"]
     assert [status for _, _, status, *_ in runs(store)] == ["COMPLETED"]
     assert {r.status for r in store.requirements(session_id="t", status=None)} == {"resolved"}
+    detach_agent(graph)
+
+
+@pytest.mark.parametrize("graph_of", [chat_graph, nested_graph])
+def test_stored_answers_resume_a_graph(store, graph_of):
+    def tool(state):
+        call = state["messages"][-1].tool_calls[0]
+        request = {"name": call["name"], "args": call["args"], "description": "Run it?"}
+        [decision] = interrupt({"action_requests": [request]})["decisions"]
+        name = interrupt("Who is it?")
+        return {"messages": [ToolMessage(f"{decision['type']} by {name}", tool_call_id=call["id"])]}
+
+    graph = graph_of(tool).compile()
+    attach_agent(graph, store)
+    ask(graph, "weather")
+    run = store.get_session("t").runs[0]
+    with pytest.raises(StillWaiting, match=r"1 pending requirements: Run it\?"):
+        resume_run(graph, run.run_id)
+    store.resolve(store.requirements(run_id=run.run_id)[0], approve=True, by="ann")
+    resume_run(graph, run.run_id)
+    assert store.get_run(run.run_id).status == "PAUSED"
+    store.resolve(store.requirements(run_id=run.run_id)[0], value="Ann")
+    resume_run(graph, run.run_id)
+    assert runs(store)[0] == ("t", 0, "COMPLETED", "weather", "It is approve by Ann.")
+    with pytest.raises(BadUsage, match="COMPLETED"):
+        resume_run(graph, run.run_id)
     detach_agent(graph)
