@@ -124,6 +124,7 @@ def detach_batch(connection: Connection, store: Database, session_id: str, branc
     branch = connection.execute(store.locked(sa.select(s).where(s.c.session_id == branch_id))).mappings().first()
     if branch is None or branch["parent_session_id"] != session_id or fork_point(branch) is None:
         return 0
+    checkpoint_tables.hand_down(connection, store, branch_id)
     inherited = Lineage(load_lineage(connection, tables, branch)[:-1])
     query = sa.select(r.c.run_index).where(inherited.runs(r)).order_by(r.c.run_index.desc()).limit(BATCH_RUNS + 1)
     indexes = list(connection.execute(query).scalars())
