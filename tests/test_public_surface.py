@@ -80,7 +80,12 @@ def package_classes():
     """Return the classes that the modules of the package define, by name."""
     classes = {}
     for info in pkgutil.walk_packages(kern_nb.__path__, "kern_nb."):
-        module = importlib.import_module(info.name)
+        try:
+            module = importlib.import_module(info.name)
+        except ImportError:
+            if info.name.startswith("kern_nb.bridges."):  # its extra is not installed
+                continue
+            raise
         for name, value in vars(module).items():
             if inspect.isclass(value) and value.__module__ == info.name:
                 classes.setdefault(name, []).append(value)

@@ -10,7 +10,7 @@ from uuid import uuid4
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
 
-from kern_nb.db import blobs, damage_repair
+from kern_nb.db import blobs, checkpoint_tables, damage_repair
 from kern_nb.db.column_types import StoredRow
 from kern_nb.db.inheritance import branches_error
 from kern_nb.db.lineage import CUT_RUN, UNSEEN_RESULT, BranchPoint, Lineage, fork_point, load_lineage
@@ -52,11 +52,13 @@ def delete_session(
         connection.execute(table.delete().where(table.c.session_id == session_id))
     connection.execute(s.delete().where(s.c.session_id == session_id))
     damage_repair.delete_damaged_values(connection, tables, session_id)
+    checkpoint_tables.delete_checkpoints(connection, tables, session_id)
     blobs.delete_unreferenced(connection, tables, referenced)
 
 
 def detach_branch(connection: Connection, store: Database, branch: StoredRow) -> None:
     """Give a branch its own copy of all rows that it inherits."""
+    checkpoint_tables.hand_down(connection, store, branch["session_id"])
     inherited = Lineage(load_lineage(connection, store.tables, branch)[:-1])
     _copy_rows(connection, store, inherited, branch["session_id"])
     _set_branch_point(connection, store, branch["session_id"], None, None)
@@ -122,6 +124,7 @@ def detach_batch(connection: Connection, store: Database, session_id: str, branc
     branch = connection.execute(store.locked(sa.select(s).where(s.c.session_id == branch_id))).mappings().first()
     if branch is None or branch["parent_session_id"] != session_id or fork_point(branch) is None:
         return 0
+    checkpoint_tables.hand_down(connection, store, branch_id)
     inherited = Lineage(load_lineage(connection, tables, branch)[:-1])
     query = sa.select(r.c.run_index).where(inherited.runs(r)).order_by(r.c.run_index.desc()).limit(BATCH_RUNS + 1)
     indexes = list(connection.execute(query).scalars())

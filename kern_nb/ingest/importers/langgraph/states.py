@@ -68,7 +68,7 @@ class Values:
     def coerced_tokens(self, value: Any) -> list[Token]:
         """The messages in an input or in what a node returned: also texts, and roles with a text."""
         items = value if isinstance(value, list) and not _is_pair(value) else [value]
-        return self.tokens(json.dumps([_coerce(item) for item in items]).encode(), "json")
+        return self.tokens(json.dumps([coerce_message(item) for item in items]).encode(), "json")
 
     def _index(self, item: bytes, kind: str) -> int:
         if item not in self._indexes:
@@ -84,7 +84,7 @@ class Values:
         return to_id((self.fields[token.value] or {}).get("id"))
 
 
-def _coerce(value: Any) -> dict[str, Any] | None:
+def coerce_message(value: Any) -> dict[str, Any] | None:
     """The fields of a message, also of an input that LangGraph turns into one: a text, or a role with a text."""
     if isinstance(value, str):
         return {"type": "human", "content": value}

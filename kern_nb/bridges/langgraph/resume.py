@@ -1,0 +1,62 @@
+"""`resume_run`: a graph goes on with the answers that are stored for its paused run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from langgraph.types import Command
+
+from kern_nb.bridges.langgraph.pauses import INTERRUPT_ID, NODES
+from kern_nb.bridges.langgraph.saver import KernSaver
+from kern_nb.db.checkpoint_tables import THREAD
+from kern_nb.errors import BadUsage, StillWaiting
+from kern_nb.records import UNRESOLVED_STATUSES, Requirement
+
+
+def resume_run(graph: Any, run_id: str, config: dict[str, Any] | None = None) -> Any:
+    """Let a graph go on with a paused run whose requirements are resolved, and return what ``graph.invoke`` returns.
+
+    Args:
+        graph: The compiled graph; its checkpointer is a `KernSaver`.
+        run_id: The paused run.
+        config: Further configuration of the invocation.
+
+    Raises:
+        BadUsage: The graph writes elsewhere, or the run is not the latest of its thread, or not paused.
+        RunNotFound: There is no such run.
+        StillWaiting: A requirement is not resolved.
+    """
+    saver = graph.checkpointer
+    if not isinstance(saver, KernSaver):
+        raise BadUsage("The graph has no KernSaver as its checkpointer.", "Attach it with attach_agent(graph, store).")
+    run = saver.store.get_run(run_id)
+    thread_id = run.extra.get(THREAD)
+    requirements = saver.store.requirements(run_id=run_id, status=None)
+    if waiting := [r for r in requirements if r.status in UNRESOLVED_STATUSES]:
+        names = ", ".join(r.prompt or r.requirement_id for r in waiting)
+        raise StillWaiting(f"Run {run_id} has {len(waiting)} pending requirements: {names}.", "Resolve them first.")
+    if run.status != "PAUSED" or thread_id is None or saver.latest_run(thread_id) != run_id:
+        message = f"Run {run_id} ({run.status}) is not a paused run at the end of its thread."
+        raise BadUsage(message, "Invoke the graph with the checkpoint to go on from.")
+    answers = {r.extra[INTERRUPT_ID]: _answer(r) for r in requirements if r.extra.get(INTERRUPT_ID)}
+    has_breakpoint = any(NODES in r.extra for r in requirements)
+    given = Command(resume=answers) if answers and not has_breakpoint else None
+    if has_breakpoint and any(r.approved is False for r in requirements):
+        raise BadUsage(f"Run {run_id} was rejected at a breakpoint.", "Start another run, or update the state.")
+    options = dict(config or {})
+    options["configurable"] = {**options.get("configurable", {}), "thread_id": thread_id}
+    return graph.invoke(given, options)
+
+
+def _answer(requirement: Requirement) -> Any:
+    """What ``interrupt`` returns: the value, or the decision that LangChain's human-in-the-loop middleware expects."""
+    if requirement.kind != "confirmation":
+        return requirement.answer
+    if requirement.approved is False:
+        decision: dict[str, Any] = {"type": "reject", "message": requirement.note or ""}
+    elif isinstance(requirement.answer, dict):
+        edited = {"name": requirement.tool_name, "args": requirement.answer}
+        decision = {"type": "edit", "edited_action": edited}
+    else:
+        decision = {"type": "approve"}
+    return {"decisions": [decision]}
