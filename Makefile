@@ -36,7 +36,7 @@ $(ENV): pyproject.toml
 	@touch $@
 
 .venv/.peers: $(ENV)
-	@$(PY) -m pip install --quiet --disable-pip-version-check --editable '.[agno,openai-agents,langgraph,otel]'
+	@$(PY) -m pip install --quiet --disable-pip-version-check --editable '.[peers]'
 	@touch $@
 
 .venv/.docs: $(ENV)
