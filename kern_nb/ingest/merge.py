@@ -13,6 +13,7 @@ from typing import Any
 
 from kern_nb.db import mapping
 from kern_nb.db.mapping import Row, RunRows
+from kern_nb.db.process_identity import current_process
 from kern_nb.extra_keys import MESSAGE_KEYS, TOOL_CALL_ID
 from kern_nb.ingest.changes import Changes
 from kern_nb.ingest.importer import Draft, Fork, MalformedRecord, Membership, hash_record, run_id_for
@@ -91,6 +92,7 @@ class DraftMerger:
         self.lines.load(ids, [key for draft in drafts if (key := source_key(draft))])
         identified = [draft for draft in drafts if draft.membership or draft.keeps_run_ids]
         self.lines.load_runs(run.run_id for draft in identified for run in draft.runs)
+        self.lines.withdraw({run_id for draft in drafts for run_id in draft.withdrawn})
 
     def merge(self, draft: Draft) -> Merged:
         """Merge one draft; raise MalformedRecord if it cannot be stored."""
@@ -156,27 +158,28 @@ class DraftMerger:
             old = stored.get(run.run_id)
             keys = [] if old is None else self.lines.keys_of(old) or []
             n_common = common_messages(keys, draft.keys[i])
-            if old is not None and keys and draft.keys[i] and not n_common:
+            is_earlier = run.run_id in (draft.earlier or ())
+            if old is not None and keys and draft.keys[i] and not n_common and not is_earlier:
                 # Another part of the session, whose importer saw none of the records before it.
                 run.run_id = run_id_for(run.run_id, draft.keys[i][0])
                 old, keys, n_common = stored.get(run.run_id), draft.keys[i], len(draft.keys[i])
             if old is None:
                 written.append(self._append_run(draft, line, i, changes))
                 continue
-            is_older = len(draft.keys[i]) < len(keys) and n_common == len(draft.keys[i])
+            is_older = not is_earlier and len(draft.keys[i]) < len(keys) and n_common == len(draft.keys[i])
             if old.source_hash != draft.hashes[i] and not is_older:
                 changes.replaced.append(run.run_id)
                 self._add_rows(changes, run, line.session_id, old.run_index, draft, i, draft.keys[i])
                 self._set_run(old, draft, i)
                 written.append(run)
-        if written and origin_of(line.session).get("hash") != draft.session_hash:
+        if (written or draft.scores) and origin_of(line.session).get("hash") != draft.session_hash:
             self._update_session(draft, line, changes)
         self._finish(draft, changes)
         return Merged(changes, tokens=_tokens(written))
 
     def _append_run(self, draft: Draft, line: StoredLine, i: int, changes: Changes) -> Run:
         """Append a run of a draft to a line, without the history that it repeats."""
-        skipped = self._repeated_history(draft, line, i)
+        skipped = self._repeated_history(draft, line, i) if draft.earlier is None else 0
         run = _own_run(draft, line, i, skipped).model_copy(update={"run_id": draft.runs[i].run_id})
         keys = draft.keys[i][skipped:]
         self._add_rows(changes, run, line.session_id, line.next_index, draft, i, keys)
@@ -235,8 +238,11 @@ class DraftMerger:
             self.new_sessions[line.session_id] |= columns
         else:
             changes.updated.append((line.session_id, columns))
-            changes.rescored.append((line.session_id, draft.source))
-        changes.scores |= score_rows(draft, line.session_id)
+            if not draft.has_run_ids:
+                changes.rescored.append((line.session_id, draft.source))
+        scores = score_rows(draft, line.session_id)
+        changes.replaced_scores += scores if draft.has_run_ids else []  # those of other runs stay
+        changes.scores |= scores
 
     def _update_time(self, draft: Draft, line: StoredLine, changes: Changes) -> None:
         """Update the time of a session whose record is unchanged but for new messages."""
@@ -442,10 +448,11 @@ class DraftMerger:
                 stored = StoredRun(row["session_id"], row["run_index"], row["run_id"], row["source_hash"])
                 keys = self.lines.keys_of(stored) or []
                 differs = common_messages(keys, draft.keys[i]) < min(len(keys), len(draft.keys[i]))
-                is_corrected = not draft.has_record_ids and is_same_file(draft, line.session)
+                is_earlier = run.run_id in (draft.earlier or ())
+                is_corrected = is_earlier or (not draft.has_record_ids and is_same_file(draft, line.session))
                 if differs and not is_corrected and not (draft.has_record_ids and has_all(draft.keys[i], keys)):
                     raise MalformedRecord(f"run {i} of the nested agent is stored already, and differs")
-                if len(draft.keys[i]) < len(keys):
+                if len(draft.keys[i]) < len(keys) and not is_earlier:
                     continue  # an older copy
                 changes.replaced.append(run.run_id)
             index = line.next_index if row is None else row["run_index"]
@@ -498,6 +505,8 @@ class DraftMerger:
     ) -> None:
         rows: RunRows = mapping.run_rows(run, session_id)
         rows.run["source_hash"] = draft.hashes[i]
+        if draft.earlier is not None:
+            rows.run["process"] = current_process() if run.status == "RUNNING" else None
         rows.run["internal"] = (rows.run["internal"] or {}) | {MESSAGE_KEYS: keys}
         for row in (rows.run, *rows.messages, *rows.tool_calls):
             row["run_index"] = run_index
