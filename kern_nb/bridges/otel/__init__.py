@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from kern_nb.bridges.otel.listener import Listener, listen, stop_listening
+from kern_nb.bridges.otel.listener import DEFAULT_PORT, Listener, listen, stop_listening
 from kern_nb.errors import MissingExtra
 
 if TYPE_CHECKING:
     from kern_nb.bridges.otel.exporter import KernSpanExporter
 
-__all__ = ["KernSpanExporter", "Listener", "listen", "stop_listening"]
+__all__ = ["DEFAULT_PORT", "KernSpanExporter", "Listener", "listen", "stop_listening"]
 
 
 def __getattr__(name: str) -> Any:

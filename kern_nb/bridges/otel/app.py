@@ -106,7 +106,7 @@ class OtlpApp:
             _log.warning("Spans are not stored yet: %s", error)
             return failure(503, f"{error} {error.hint}".strip(), content_type, _RETRY_AFTER_S)
         except KernError as error:
-            _log.error("Spans are not stored: %s %s", error, error.hint)  # noqa: TRY400 - the reason is enough
+            _log.error("Spans are not stored: %s %s", error, error.hint)
             return failure(500, f"{error} {error.hint}".strip(), content_type)
 
     def _record_spans(self, document: dict[str, Any], content_type: str) -> Answer:
@@ -141,8 +141,8 @@ def _answer(path: str, content_type: str, rejected: int, reasons: list[str]) -> 
 
 
 def _is_local_name(host: str) -> bool:
-    name = host.rpartition(":")[0] if host.count(":") == 1 or host.startswith("[") and not host.endswith("]") else host
-    name = name.strip("[]").lower()
+    name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
+    name = name.lower()
     if name == "localhost" or name.endswith(".localhost"):
         return True
     try:

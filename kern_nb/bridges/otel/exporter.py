@@ -42,7 +42,8 @@ class KernSpanExporter(SpanExporter):
         >>> from opentelemetry.sdk.trace.export import BatchSpanProcessor
         >>> store, provider = InMemoryDb(), TracerProvider()
         >>> provider.add_span_processor(BatchSpanProcessor(KernSpanExporter(store)))
-        >>> with provider.get_tracer("demo").start_as_current_span("chat", attributes={"gen_ai.operation.name": "chat"}):
+        >>> tracer = provider.get_tracer("demo")
+        >>> with tracer.start_as_current_span("chat", attributes={"gen_ai.operation.name": "chat"}):
         ...     pass
         >>> provider.shutdown()
         >>> list(store.runs_df()["status"])
@@ -61,7 +62,7 @@ class KernSpanExporter(SpanExporter):
         try:
             rejections = self._recorder.record(convert_spans(spans))
         except KernError as error:
-            _log.error("Spans are not stored yet: %s %s They are kept, and written later.", error, error.hint)  # noqa: TRY400 - the reason is enough
+            _log.error("Spans are not stored yet: %s %s They are kept, and written later.", error, error.hint)
             return SpanExportResult.FAILURE
         return _report(rejections)
 
@@ -70,7 +71,7 @@ class KernSpanExporter(SpanExporter):
         try:
             return _report(self._recorder.flush()) is SpanExportResult.SUCCESS
         except KernError as error:
-            _log.error("Spans are not stored yet: %s %s", error, error.hint)  # noqa: TRY400
+            _log.error("Spans are not stored yet: %s %s", error, error.hint)
             return False
 
     def shutdown(self) -> None:
@@ -78,7 +79,7 @@ class KernSpanExporter(SpanExporter):
         try:
             _report(self._recorder.close())
         except KernError as error:
-            _log.error("Spans are lost: %s %s", error, error.hint)  # noqa: TRY400
+            _log.error("Spans are lost: %s %s", error, error.hint)
 
 
 def _report(rejections: Sequence[Rejection]) -> SpanExportResult:

@@ -11,7 +11,7 @@ import socket
 import threading
 import time
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from kern_nb import store_registry
 from kern_nb.db.store import SessionStore
@@ -66,10 +66,7 @@ class Listener:
         atexit.register(self.close)
 
     def _serve(self) -> None:
-        try:
-            self._server.run(sockets=[self._socket])
-        except Exception:
-            _log.exception("The listener at %s has ended.", self.url)
+        self._server.run(sockets=[self._socket])
 
     @property
     def is_open(self) -> bool:
@@ -92,7 +89,7 @@ class Listener:
         for rejection in self._recorder.close():
             _log.warning("Trace %s is not stored completely: %s", rejection.trace_id, rejection.reason)
 
-    def __enter__(self) -> Listener:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -167,14 +164,22 @@ def listen(
     return Listener(target, recorder, uvicorn.Server(config), bound)
 
 
-def stop_listening() -> None:
-    """Close all listeners of this process.
+def stop_listening(port: int | None = None) -> None:
+    """Close the listeners of this process.
+
+    Args:
+        port: The port of those to close; None for all.
 
     Raises:
+        BadUsage: There is none.
         KernError: A store cannot be written. All listeners are closed nevertheless.
     """
+    listeners = [listener for listener in _listeners if port is None or listener.port == port]
+    if not listeners:
+        where = "" if port is None else f" on port {port}"
+        raise BadUsage(f"Nothing listens{where} in this process.", f"Listeners: {_listeners or 'none'}.")
     errors: list[KernError] = []
-    for listener in list(_listeners):
+    for listener in listeners:
         try:
             listener.close()
         except KernError as error:

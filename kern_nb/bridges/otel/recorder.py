@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from kern_nb.bridges.otel.live_trace import LiveTrace, Plan
 from kern_nb.db.store import SessionStore
 from kern_nb.errors import HasBranches, KernError, RunNotFound, SessionNotFound
-from kern_nb.ingest.importer import Draft
+from kern_nb.ingest.importer import RECORD_ERRORS, Draft
 from kern_nb.ingest.importers.otel import read_sessions
 from kern_nb.ingest.importers.otel.messages import Thread, parse_messages
 from kern_nb.ingest.importers.otel.spans import Event, Span
@@ -77,9 +77,7 @@ class TraceRecorder:
         self._is_closed = False
         _recorders.add(self)
 
-    def record(
-        self, spans: Iterable[Span], events: Iterable[tuple[str, str, Event]] = ()
-    ) -> list[Rejection]:
+    def record(self, spans: Iterable[Span], events: Iterable[tuple[str, str, Event]] = ()) -> list[Rejection]:
         """Add spans, and events with the ids of their trace and span; write the traces that are due.
 
         If the store cannot be written, the spans are kept and written with the next ones.
@@ -142,7 +140,10 @@ class TraceRecorder:
                     plan, problems = self._read(trace, batch, rejections)
                 except KernError:
                     raise
-                except Exception as error:  # a malformed trace must not keep the others from being stored
+                except (
+                    *RECORD_ERRORS,
+                    LookupError,
+                ) as error:  # the other traces are stored
                     _log.debug("Trace %s cannot be read.", trace.trace_id, exc_info=True)
                     trace.has_changed = False
                     rejections.append(Rejection(trace.trace_id, f"{type(error).__name__}: {error}"))
