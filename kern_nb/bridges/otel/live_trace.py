@@ -144,22 +144,30 @@ class LiveTrace:
 
     def _run_id(self, draft: Draft, i: int, plan: Plan, find_spans: Callable[[str], set[str] | None]) -> str:
         records = draft.record_ids[i]
-        for record in records:
-            known = self._stored.run_of_span.get(record, "")
-            position = self._stored.runs.get(known)
-            if position and position.session_id == draft.session_id and known not in plan.runs:
-                return known
+        earlier = dict.fromkeys(self._stored.run_of_span.get(record, "") for record in records)
+        for name in earlier:
+            if name not in plan.runs and self._is_at(name, draft):
+                return name
         first = records[0] if records else ""
         names = [draft.runs[i].run_id, run_id_for(draft.session_id, f"{self.trace_id}/{first}")]
         names += [run_id_for(draft.session_id, f"{self.trace_id}/{first}/{n}") for n in range(_MAX_NAMES)]
         for name in names:
-            if name in plan.runs or name in self._stored.runs:
+            if name in plan.runs or (name in self._stored.runs and name not in earlier):
                 continue
+            if name in earlier:
+                return name
             # Another process, or this one before a restart, may have stored a run of the same trace.
             spans = find_spans(name)
             if spans is None or not spans.isdisjoint(records):
                 return name
         return names[-1]
+
+    def _is_at(self, run_id: str, draft: Draft) -> bool:
+        """Whether a run is stored where the runs of a draft are: a member of another has another id."""
+        position = self._stored.runs.get(run_id)
+        if position is None or position.session_id != draft.session_id:
+            return False
+        return (position.membership is None) == (draft.membership is None)
 
     def _set_status(self, run: Run, trace: Trace, records: list[str]) -> bool:
         """Set the status of a run whose agent may go on; returns whether it is such a run."""

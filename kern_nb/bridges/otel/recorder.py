@@ -23,7 +23,7 @@ from kern_nb.ingest.importers.otel import read_sessions
 from kern_nb.ingest.importers.otel.messages import Thread, parse_messages
 from kern_nb.ingest.importers.otel.spans import Event, Span
 from kern_nb.ingest.importers.otel.trace import Trace
-from kern_nb.ingest.report import Problem
+from kern_nb.ingest_report import Problem
 from kern_nb.ingest.writer import write_drafts
 from kern_nb.records import Message, Run
 
