@@ -74,6 +74,7 @@ class DraftMerger:
         nested: The session and the first run of each nested agent of the batch, which are runs of its parent.
         calls: The run of each tool call of the batch, by session and id of the call.
         owners: The session of each run of the batch.
+        withdrawn: The ids of the stored runs that the drafts withdraw.
     """
 
     lines: StoredLines
@@ -83,6 +84,7 @@ class DraftMerger:
     nested: dict[str, tuple[str, str]] = field(default_factory=dict)
     calls: dict[tuple[str, str], str] = field(default_factory=dict)
     owners: dict[str, str] = field(default_factory=dict)
+    withdrawn: set[str] = field(default_factory=set)
 
     def load(self, drafts: list[Draft]) -> None:
         """Load what the drafts of a batch are compared with."""
@@ -92,7 +94,8 @@ class DraftMerger:
         self.lines.load(ids, [key for draft in drafts if (key := source_key(draft))])
         identified = [draft for draft in drafts if draft.membership or draft.keeps_run_ids]
         self.lines.load_runs(run.run_id for draft in identified for run in draft.runs)
-        self.lines.withdraw({run_id for draft in drafts for run_id in draft.withdrawn})
+        self.withdrawn = {run_id for draft in drafts for run_id in draft.withdrawn}
+        self.lines.withdraw(self.withdrawn)
 
     def merge(self, draft: Draft) -> Merged:
         """Merge one draft; raise MalformedRecord if it cannot be stored."""
@@ -396,9 +399,11 @@ class DraftMerger:
         if membership is None:
             return None
         stored = self.lines.run_row(draft.runs[0].run_id) if draft.runs else None
-        if stored is not None and stored["parent_run_id"] is not None:  # a run stays where it was stored
+        parent_id = stored and stored["parent_run_id"]
+        # A run stays where it was stored.
+        if stored is not None and parent_id is not None and parent_id not in self.withdrawn:
             owner = self.lines.get(stored["session_id"])
-            return None if owner is None else (owner, stored["parent_run_id"])
+            return None if owner is None else (owner, parent_id)
         line = self.lines.get(membership.session_id)
         if membership.run_id is not None and (owner := self.lines.get(self._session_of(membership.run_id) or "")):
             return owner, membership.run_id
@@ -442,7 +447,8 @@ class DraftMerger:
         title = (draft.session.session_data or {}).get("session_name")
         for i, run in enumerate(draft.runs):
             row = self.lines.run_row(run.run_id)
-            if row is not None and row["source_hash"] == draft.hashes[i]:
+            is_moved = row is not None and row["parent_run_id"] in self.withdrawn
+            if row is not None and row["source_hash"] == draft.hashes[i] and not is_moved:
                 continue
             if row is not None:
                 stored = StoredRun(row["session_id"], row["run_index"], row["run_id"], row["source_hash"])

@@ -78,6 +78,11 @@ class LiveTrace:
         return len(self.spans) + len(self._events)
 
     @property
+    def start_ns(self) -> int:
+        """When it began, as far as is known."""
+        return min((span.start_ns for span in self.spans.values() if span.start_ns), default=0)
+
+    @property
     def session_ids(self) -> set[str]:
         """The sessions that have stored runs of it."""
         return {position.session_id for position in self._stored.runs.values()}

@@ -109,7 +109,10 @@ class TraceRecorder:
     def flush(self) -> list[Rejection]:
         """Write what is known of all traces; raises as `record` does."""
         with self._lock:
-            return self._write([trace for trace in self._traces.values() if trace.has_changed])
+            rejections: list[Rejection] = []
+            while changed := [trace for trace in self._traces.values() if trace.has_changed]:
+                rejections += self._write(changed)
+            return rejections
 
     def close(self) -> list[Rejection]:
         """Write what is known of all traces; runs that have not ended are INTERRUPTED. Raises as `record` does."""
@@ -135,7 +138,7 @@ class TraceRecorder:
         batch, rejections = _Batch(), list[Rejection]()
         start = time.monotonic()
         try:
-            for trace in sorted(traces, key=lambda trace: min(span.start_ns for span in trace.spans.values())):
+            for trace in sorted(traces, key=lambda trace: trace.start_ns):
                 try:
                     plan, problems = self._read(trace, batch, rejections)
                 except KernError:
@@ -181,10 +184,21 @@ class TraceRecorder:
             for problem in report.errors:
                 trace_id = next((t for name, t in trace_ids.items() if repr(name) in problem.reason), "")
                 rejections.append(Rejection(trace_id, problem.reason))
-        for trace, plan in batch.plans:
-            for session_id in trace.apply(plan):
-                self._delete_empty(session_id)
+        empty = {session_id for trace, plan in batch.plans for session_id in trace.apply(plan)}
+        for session_id in empty:
+            self._delete_empty(session_id)
+        for trace, _ in batch.plans:
+            self._read_again(trace)
         batch.plans, batch.session_ids = [], set()
+
+    def _read_again(self, trace: LiveTrace) -> None:
+        """Mark the traces that may continue what this one has said."""
+        session_ids = trace.session_ids
+        for other in self._traces.values():
+            if other is not trace and other.start_ns > trace.start_ns and not session_ids.isdisjoint(other.threads):
+                for session_id in session_ids:
+                    other.threads.pop(session_id, None)
+                other.has_changed = True
 
     def _delete_empty(self, session_id: str) -> None:
         """Delete the session of a trace whose spans turned out to belong to another one."""
@@ -198,8 +212,9 @@ class TraceRecorder:
         """What a session had said before a trace: its model calls repeat it."""
         thread = Thread()
         session = self.store.get_session(session_id) if self.store.exists() else None
-        own = trace.stored_runs()
+        own, start = trace.stored_runs(), trace.start_ns
         runs = [run for run in (session and session.runs) or () if run.parent_run_id is None and run.run_id not in own]
+        runs = [run for run in runs if run.created_at is None or run.created_at.timestamp() * 1e9 < start]
         for run in runs[-_KEPT_RUNS:]:
             thread.remember(parse_messages(_to_record(message) for message in run.messages))
         return thread

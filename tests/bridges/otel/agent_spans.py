@@ -83,14 +83,22 @@ CALL = ["session_id", "run_id", "message_index", "tool_call_id", "tool_name", "a
 SESSION = ["session_id", "agent_id", "user_id", "n_runs", "n_messages", "total_tokens", "status", "created_at"]
 
 
-def rows_of(store):
-    """The rows of a store that do not depend on the order in which its runs were stored."""
+def rows_of(store, *, ids=True):
+    """The rows of a store in an order of their own; without ``ids``, runs are called by when they began."""
     frames = {
         "sessions": store.sessions_df()[SESSION],
         "runs": store.runs_df()[RUN],
         "messages": store.messages_df()[MESSAGE],
         "tool_calls": store.tool_calls_df()[CALL],
     }
+    if not ids:
+        runs = store.runs_df()
+        names = dict(zip(runs["run_id"], runs["created_at"], strict=True))
+        for name in ("run_id", "parent_run_id"):
+            frames = {
+                key: frame.assign(**{name: frame[name].map(names)}) if name in frame else frame
+                for key, frame in frames.items()
+            }
     return {
         name: sorted(map(repr, frame.astype(object).where(frame.notna(), None).to_dict("records")))
         for name, frame in frames.items()
