@@ -100,6 +100,8 @@ class DraftMerger:
     def merge(self, draft: Draft) -> Merged:
         """Merge one draft; raise MalformedRecord if it cannot be stored."""
         line = self.lines.get(draft.session_id)
+        if line is not None and draft.membership is not None and draft.earlier is not None and not line.runs:
+            line = None  # it was a session of its own, until the span around it arrived
         if line is not None:
             return self._append_missing(draft, line) if draft.has_run_ids else self._extend(draft, line)
         if draft.membership is not None and (owner := self._find_owner(draft)):

@@ -18,7 +18,7 @@ from kern_nb.ingest.importers.otel.spans import Event, Span
 from kern_nb.ingest.importers.otel.trace import Trace
 from kern_nb.records import Run, RunStatus
 
-_SESSION_KEYS = ("trace_id", "file")  # of a session's metadata, which a later trace does not change
+_TRACE_KEYS = ("trace_id", "file")  # of metadata; a session may have several traces
 _MAX_NAMES = 1000
 
 
@@ -84,8 +84,8 @@ class LiveTrace:
 
     @property
     def session_ids(self) -> set[str]:
-        """The sessions that have stored runs of it."""
-        return {position.session_id for position in self._stored.runs.values()}
+        """The sessions that have stored runs of it, which are no members."""
+        return {position.session_id for position in self._stored.runs.values() if position.membership is None}
 
     def add(self, spans: Iterable[Span], events: Iterable[tuple[str, Event]] = ()) -> None:
         """Add spans, and events by the id of their span; what is there already changes nothing."""
@@ -131,7 +131,7 @@ class LiveTrace:
                 if self._set_status(run, trace, draft.record_ids[i]):
                     draft.hashes[i] = hash_record(draft.hashes[i], run.status)
             metadata = draft.session.metadata or {}
-            draft.session.metadata = {key: value for key, value in metadata.items() if key not in _SESSION_KEYS}
+            draft.session.metadata = {key: value for key, value in metadata.items() if key not in _TRACE_KEYS}
             draft.earlier = self.stored_runs()
         stored = self._stored.runs
         plan.withdrawn = frozenset(run_id for run_id, position in stored.items() if plan.runs.get(run_id) != position)

@@ -23,13 +23,12 @@ from kern_nb.ingest.importers.otel import read_sessions
 from kern_nb.ingest.importers.otel.messages import Thread, parse_messages
 from kern_nb.ingest.importers.otel.spans import Event, Span
 from kern_nb.ingest.importers.otel.trace import Trace
-from kern_nb.ingest_report import Problem
 from kern_nb.ingest.writer import write_drafts
+from kern_nb.ingest_report import Problem
 from kern_nb.records import Message, Run
 
 _log = logging.getLogger("kern_nb.otel")
 
-_SOURCE = "otlp"
 _GRACE_S = 60.0  # a complete trace may still get log records, or spans of another process
 _WAIT_FACTOR = 9
 _RETRY_S = 5.0
@@ -172,18 +171,15 @@ class TraceRecorder:
                 trace.threads[session_id] = self._load_thread(session_id, trace)
             return trace.threads[session_id].copy()
 
-        items = list(read_sessions("", [Trace(trace.spans.values())], thread_of))
-        problems = [Rejection(trace.trace_id, item.reason) for item in items if isinstance(item, Problem)]
+        items = list(read_sessions(trace.trace_id, [Trace(trace.spans.values())], thread_of))
+        problems = [Rejection(item.file, item.reason) for item in items if isinstance(item, Problem)]
         return trace.plan((item for item in items if isinstance(item, Draft)), self._find_spans), problems
 
     def _write_batch(self, batch: _Batch, rejections: list[Rejection]) -> None:
         drafts = [draft for _, plan in batch.plans for draft in plan.drafts]
-        trace_ids = {draft.session_id: trace.trace_id for trace, plan in batch.plans for draft in plan.drafts}
         if drafts:
             report = write_drafts(self.store, drafts)
-            for problem in report.errors:
-                trace_id = next((t for name, t in trace_ids.items() if repr(name) in problem.reason), "")
-                rejections.append(Rejection(trace_id, problem.reason))
+            rejections += [Rejection(problem.file, problem.reason) for problem in report.errors]
         empty = {session_id for trace, plan in batch.plans for session_id in trace.apply(plan)}
         for session_id in empty:
             self._delete_empty(session_id)

@@ -59,8 +59,17 @@ class AgentSpans:
         with self.tracer.start_as_current_span(f"execute_tool {name}", attributes=attributes) as span:
             yield span
 
-    def support(self, conversation, history, prompt, *, call_id="c1", nested=False, stated_early=True):
-        """A run with a tool call, by which another agent may be asked; returns the history after it."""
+    def failing(self, conversation):
+        """A run whose model call fails, and then its agent."""
+        with self.agent("desk", conversation):
+            self.failed_chat([text("user", "Anyone?")])
+            raise ValueError("broken")
+
+    def support(self, conversation, history, prompt, *, call_id="c1", nested=False, expert=None, stated_early=True):
+        """A run with a tool call, by which another agent may be asked; returns the history after it.
+
+        ``expert`` is the conversation that the other agent states.
+        """
         early = conversation if stated_early else None
         with self.agent("desk", conversation):
             sent = [*history, text("user", prompt)]
@@ -68,7 +77,7 @@ class AgentSpans:
             self.chat(sent, [called], early)
             with self.tool("look", call_id, {"x": prompt}, "seen"):
                 if nested:
-                    with self.agent("expert"):
+                    with self.agent("expert", expert):
                         self.chat([text("user", f"about {prompt}")], [text("assistant", "I know.")])
             sent = [*sent, called, result(call_id, "seen")]
             self.chat(sent, [text("assistant", f"Done: {prompt}.")], early)

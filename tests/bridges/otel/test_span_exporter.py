@@ -16,8 +16,9 @@ RUN = ["agent_id", "status", "input", "output", "n_messages"]
 
 
 def runs_of(store):
-    frame = store.runs_df().sort_values("run_index")
-    return [tuple(None if value is None or value != value else value for value in row) for row in frame[RUN].astype(object).where(frame[RUN].notna(), None).to_numpy()]  # fmt: skip
+    """The main columns of the runs, in order."""
+    frame = store.runs_df().sort_values("run_index")[RUN].astype(object)
+    return [tuple(row) for row in frame.where(frame.notna(), None).to_numpy()]
 
 
 def batches(spans, generator):
@@ -34,11 +35,11 @@ def conversations(agents, finished):
     """Two traces of one conversation, nested agents, errors, agents of a workflow, a call without an agent."""
     history = agents.support("trip", [], "one", nested=True)
     agents.support("trip", history, "two", call_id="c2", stated_early=False, nested=True)
-    agents.support("other", [], "x")
+    history = agents.support("other", [], "x", nested=True, expert="expert-1")
+    agents.support("other", history, "y", call_id="c2", nested=True, expert="expert-2")
     agents.support(None, [], "no conversation", nested=True)
-    with pytest.raises(ValueError, match="broken"), agents.agent("desk", "failing"):
-        agents.failed_chat([text("user", "Anyone?")])
-        raise ValueError("broken")
+    with pytest.raises(ValueError, match="broken"):
+        agents.failing("failing")
     agents.chat([text("user", "plain")], [text("assistant", "hi")])
     with agents.tracer.start_as_current_span("workflow"):
         for name in "AB":
@@ -217,7 +218,9 @@ def test_a_model_call_whose_parent_is_in_another_process_is_complete(provider, s
 # Failures -------------------------------------------------------------------------------------------------------------
 
 
-def test_a_failed_export_is_reported_and_stored_with_the_next_one(agents, finished, store, exporter, caplog, monkeypatch):
+def test_a_failed_export_is_reported_and_stored_with_the_next_one(
+    agents, finished, store, exporter, caplog, monkeypatch
+):
     agents.support("trip", [], "one")
     with monkeypatch.context() as patch:
         patch.setattr(type(store), "write", failing_write)

@@ -192,7 +192,7 @@ def _session(file: str, session_id: str, spans: Sequence[Span], runs: Sequence[R
     service = resource.get("service.name")
     service = service if isinstance(service, str) else None
     metadata = {
-        "file": file or None,
+        "file": file,
         "service": service,
         "service_version": resource.get("service.version"),
         "environment": resource.get("deployment.environment.name", resource.get("deployment.environment")),
