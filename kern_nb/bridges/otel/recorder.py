@@ -208,8 +208,11 @@ class TraceRecorder:
         """What a session had said before a trace: its model calls repeat it."""
         thread = Thread()
         session = self.store.get_session(session_id) if self.store.exists() else None
-        own, start = trace.stored_runs(), trace.start_ns
-        runs = [run for run in (session and session.runs) or () if run.parent_run_id is None and run.run_id not in own]
+        start = trace.start_ns
+        later = [other.stored_runs() for other in self._traces.values() if other is trace or other.start_ns > start]
+        excluded = frozenset[str]().union(*later)
+        runs = [run for run in (session and session.runs) or () if run.parent_run_id is None]
+        runs = [run for run in runs if run.run_id not in excluded]
         runs = [run for run in runs if run.created_at is None or run.created_at.timestamp() * 1e9 < start]
         for run in runs[-_KEPT_RUNS:]:
             thread.remember(parse_messages(_to_record(message) for message in run.messages))
