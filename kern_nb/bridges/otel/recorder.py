@@ -34,7 +34,6 @@ _WAIT_FACTOR = 9
 _RETRY_S = 5.0
 _CHECK_S = 1.0
 _MAX_ITEMS = 200_000
-_KEPT_RUNS = 50  # of a session: a model call may repeat their messages
 
 
 @dataclass
@@ -214,7 +213,7 @@ class TraceRecorder:
         runs = [run for run in (session and session.runs) or () if run.parent_run_id is None]
         runs = [run for run in runs if run.run_id not in excluded]
         runs = [run for run in runs if run.created_at is None or run.created_at.timestamp() * 1e9 < start]
-        for run in runs[-_KEPT_RUNS:]:
+        for run in runs:
             thread.remember(parse_messages(_to_record(message) for message in run.messages))
         return thread
 
