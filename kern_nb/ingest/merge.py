@@ -401,7 +401,7 @@ class DraftMerger:
         if membership is None:
             return None
         stored = self.lines.run_row(draft.runs[0].run_id) if draft.runs else None
-        parent_id = stored and stored["parent_run_id"]
+        parent_id = None if stored is None else stored["parent_run_id"]
         # A run stays where it was stored.
         if stored is not None and parent_id is not None and parent_id not in self.withdrawn:
             owner = self.lines.get(stored["session_id"])
