@@ -402,8 +402,9 @@ class DraftMerger:
             return None
         stored = self.lines.run_row(draft.runs[0].run_id) if draft.runs else None
         parent_id = None if stored is None else stored["parent_run_id"]
+        is_stated = draft.earlier is not None and membership.run_id is not None
         # A run stays where it was stored.
-        if stored is not None and parent_id is not None and parent_id not in self.withdrawn:
+        if stored is not None and parent_id is not None and parent_id not in self.withdrawn and not is_stated:
             owner = self.lines.get(stored["session_id"])
             return None if owner is None else (owner, parent_id)
         line = self.lines.get(membership.session_id)

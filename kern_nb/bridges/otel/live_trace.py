@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from kern_nb.ingest.importer import Draft, Membership, hash_record, run_id_for
 from kern_nb.ingest.importers.otel import dialects
@@ -124,6 +124,9 @@ class LiveTrace:
         """
         plan, trace = Plan(drafts=list(drafts)), Trace(self.spans.values())
         for draft in plan.drafts:
+            if draft.membership is not None:
+                parent_id = self._parent_run_id(draft, plan, trace)
+                draft.membership = replace(draft.membership, run_id=parent_id)
             for i, run in enumerate(draft.runs):
                 run.run_id = self._run_id(draft, i, plan, find_spans)
                 plan.runs[run.run_id] = Position(draft.session_id, draft.membership)
@@ -166,6 +169,12 @@ class LiveTrace:
             if spans is None or not spans.isdisjoint(records):
                 return name
         return names[-1]
+
+    def _parent_run_id(self, draft: Draft, plan: Plan, trace: Trace) -> str | None:
+        """The run around a nested agent; None as long as it has no span around it."""
+        first = self.spans.get(str(draft.runs[0].extra.get("span_id")))
+        around = trace.ancestors(first) if first else ()
+        return next((plan.run_of_span[span.span_id] for span in around if span.span_id in plan.run_of_span), None)
 
     def _is_at(self, run_id: str, draft: Draft) -> bool:
         """Whether a run is stored where the runs of a draft are: a member of another has another id."""
