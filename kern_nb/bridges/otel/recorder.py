@@ -16,6 +16,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from kern_nb.bridges.otel.live_trace import LiveTrace, Plan
+from kern_nb.db import heartbeats
 from kern_nb.db.store import SessionStore
 from kern_nb.errors import HasBranches, KernError, RunNotFound, SessionNotFound
 from kern_nb.ingest.importer import RECORD_ERRORS, Draft
@@ -179,6 +180,8 @@ class TraceRecorder:
         if drafts:
             report = write_drafts(self.store, drafts)
             rejections += [Rejection(problem.file, problem.reason) for problem in report.errors]
+        for run in (run for draft in drafts for run in draft.runs if run.status == "RUNNING"):
+            heartbeats.add(self.store, run.run_id)
         empty = {session_id for trace, plan in batch.plans for session_id in trace.apply(plan)}
         for session_id in empty:
             self._delete_empty(session_id)
