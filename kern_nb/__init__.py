@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from kern_nb.analysis.groups import compare_groups
     from kern_nb.analysis.plots import plot
     from kern_nb.bridges import attach_agent, detach_agent
+    from kern_nb.bridges.otel import listen
     from kern_nb.db import DuckDb, InMemoryDb, PostgresDb, SessionStore, SqliteDb, open_store
     from kern_nb.errors import KernError
     from kern_nb.ingest.format_table import formats
@@ -40,8 +41,8 @@ __all__ = [
     "Agent", "DuckDb", "InMemoryDb", "KernError", "Message", "PostgresDb", "Requirement", "Run", "Session",
     "SessionStore", "SessionSummary", "SqliteDb", "Team", "ToolCall", "Usage", "Workflow", "arerun", "attach",
     "attach_agent", "browse", "chat", "compare", "compare_groups", "cost", "current_store", "detach", "detach_agent",
-    "export", "follow", "formats", "import_local", "inbox", "local_sessions", "open_store", "plot", "rerun",
-    "sessions", "show", "stores", "summarize", "use",
+    "export", "follow", "formats", "import_local", "inbox", "listen", "local_sessions", "open_store", "plot",
+    "rerun", "sessions", "show", "stores", "summarize", "use",
 ]  # fmt: skip
 
 __getattr__, __dir__ = lazy_names(
@@ -53,6 +54,7 @@ __getattr__, __dir__ = lazy_names(
         "kern_nb.analysis.groups": ["compare_groups"],
         "kern_nb.analysis.plots": ["plot"],
         "kern_nb.bridges": ["attach_agent", "detach_agent"],
+        "kern_nb.bridges.otel": ["listen"],
         "kern_nb.db": ["DuckDb", "InMemoryDb", "PostgresDb", "SessionStore", "SqliteDb", "open_store"],
         "kern_nb.errors": ["KernError"],
         "kern_nb.ingest.format_table": ["formats"],

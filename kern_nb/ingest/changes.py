@@ -19,6 +19,7 @@ class Changes:
         requirements: New rows of requirements by run and id, in place of those stored; `all_rows` has all four.
         updated: Ids of stored sessions that have changed, and the new columns of each.
         rescored: The session and the source of scores that are replaced by new ones.
+        replaced_scores: Ids of scores that are replaced by new ones.
         replaced: Ids of runs whose rows are replaced by new ones.
         renewed: Run ids and ids of requirements whose rows are replaced by new ones.
         blobs: Shared JSON by its SHA-256.
@@ -31,6 +32,7 @@ class Changes:
     requirements: dict[tuple[str, str], Row] = field(default_factory=dict)
     updated: list[tuple[str, Row]] = field(default_factory=list)
     rescored: list[tuple[str, str]] = field(default_factory=list)
+    replaced_scores: list[str] = field(default_factory=list)
     replaced: list[str] = field(default_factory=list)
     renewed: list[tuple[str, str]] = field(default_factory=list)
     blobs: dict[str, bytes] = field(default_factory=dict)
@@ -61,6 +63,7 @@ class Changes:
         self.requirements |= other.requirements
         self.updated += other.updated
         self.rescored += other.rescored
+        self.replaced_scores += other.replaced_scores
         self.replaced += other.replaced
         self.renewed += other.renewed
         self.blobs |= other.blobs

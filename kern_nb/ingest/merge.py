@@ -13,6 +13,7 @@ from typing import Any
 
 from kern_nb.db import mapping
 from kern_nb.db.mapping import Row, RunRows
+from kern_nb.db.process_identity import current_process
 from kern_nb.extra_keys import MESSAGE_KEYS, TOOL_CALL_ID
 from kern_nb.ingest.changes import Changes
 from kern_nb.ingest.importer import Draft, Fork, MalformedRecord, Membership, hash_record, run_id_for
@@ -73,6 +74,7 @@ class DraftMerger:
         nested: The session and the first run of each nested agent of the batch, which are runs of its parent.
         calls: The run of each tool call of the batch, by session and id of the call.
         owners: The session of each run of the batch.
+        withdrawn: The ids of the stored runs that the drafts withdraw.
     """
 
     lines: StoredLines
@@ -82,6 +84,7 @@ class DraftMerger:
     nested: dict[str, tuple[str, str]] = field(default_factory=dict)
     calls: dict[tuple[str, str], str] = field(default_factory=dict)
     owners: dict[str, str] = field(default_factory=dict)
+    withdrawn: set[str] = field(default_factory=set)
 
     def load(self, drafts: list[Draft]) -> None:
         """Load what the drafts of a batch are compared with."""
@@ -91,10 +94,14 @@ class DraftMerger:
         self.lines.load(ids, [key for draft in drafts if (key := source_key(draft))])
         identified = [draft for draft in drafts if draft.membership or draft.keeps_run_ids]
         self.lines.load_runs(run.run_id for draft in identified for run in draft.runs)
+        self.withdrawn = {run_id for draft in drafts for run_id in draft.withdrawn}
+        self.lines.withdraw(self.withdrawn)
 
     def merge(self, draft: Draft) -> Merged:
         """Merge one draft; raise MalformedRecord if it cannot be stored."""
         line = self.lines.get(draft.session_id)
+        if line is not None and draft.membership is not None and draft.earlier is not None and not line.runs:
+            line = None  # it was a session of its own, until the span around it arrived
         if line is not None:
             return self._append_missing(draft, line) if draft.has_run_ids else self._extend(draft, line)
         if draft.membership is not None and (owner := self._find_owner(draft)):
@@ -156,27 +163,28 @@ class DraftMerger:
             old = stored.get(run.run_id)
             keys = [] if old is None else self.lines.keys_of(old) or []
             n_common = common_messages(keys, draft.keys[i])
-            if old is not None and keys and draft.keys[i] and not n_common:
+            is_earlier = run.run_id in (draft.earlier or ())
+            if old is not None and keys and draft.keys[i] and not n_common and not is_earlier:
                 # Another part of the session, whose importer saw none of the records before it.
                 run.run_id = run_id_for(run.run_id, draft.keys[i][0])
                 old, keys, n_common = stored.get(run.run_id), draft.keys[i], len(draft.keys[i])
             if old is None:
                 written.append(self._append_run(draft, line, i, changes))
                 continue
-            is_older = len(draft.keys[i]) < len(keys) and n_common == len(draft.keys[i])
+            is_older = not is_earlier and len(draft.keys[i]) < len(keys) and n_common == len(draft.keys[i])
             if old.source_hash != draft.hashes[i] and not is_older:
                 changes.replaced.append(run.run_id)
                 self._add_rows(changes, run, line.session_id, old.run_index, draft, i, draft.keys[i])
                 self._set_run(old, draft, i)
                 written.append(run)
-        if written and origin_of(line.session).get("hash") != draft.session_hash:
+        if (written or draft.scores) and origin_of(line.session).get("hash") != draft.session_hash:
             self._update_session(draft, line, changes)
         self._finish(draft, changes)
         return Merged(changes, tokens=_tokens(written))
 
     def _append_run(self, draft: Draft, line: StoredLine, i: int, changes: Changes) -> Run:
         """Append a run of a draft to a line, without the history that it repeats."""
-        skipped = self._repeated_history(draft, line, i)
+        skipped = self._repeated_history(draft, line, i) if draft.earlier is None else 0
         run = _own_run(draft, line, i, skipped).model_copy(update={"run_id": draft.runs[i].run_id})
         keys = draft.keys[i][skipped:]
         self._add_rows(changes, run, line.session_id, line.next_index, draft, i, keys)
@@ -235,8 +243,11 @@ class DraftMerger:
             self.new_sessions[line.session_id] |= columns
         else:
             changes.updated.append((line.session_id, columns))
-            changes.rescored.append((line.session_id, draft.source))
-        changes.scores |= score_rows(draft, line.session_id)
+            if not draft.has_run_ids:
+                changes.rescored.append((line.session_id, draft.source))
+        scores = score_rows(draft, line.session_id)
+        changes.replaced_scores += scores if draft.has_run_ids else []  # those of other runs stay
+        changes.scores |= scores
 
     def _update_time(self, draft: Draft, line: StoredLine, changes: Changes) -> None:
         """Update the time of a session whose record is unchanged but for new messages."""
@@ -390,9 +401,12 @@ class DraftMerger:
         if membership is None:
             return None
         stored = self.lines.run_row(draft.runs[0].run_id) if draft.runs else None
-        if stored is not None and stored["parent_run_id"] is not None:  # a run stays where it was stored
+        parent_id = None if stored is None else stored["parent_run_id"]
+        is_stated = draft.earlier is not None and membership.run_id is not None
+        # A run stays where it was stored.
+        if stored is not None and parent_id is not None and parent_id not in self.withdrawn and not is_stated:
             owner = self.lines.get(stored["session_id"])
-            return None if owner is None else (owner, stored["parent_run_id"])
+            return None if owner is None else (owner, parent_id)
         line = self.lines.get(membership.session_id)
         if membership.run_id is not None and (owner := self.lines.get(self._session_of(membership.run_id) or "")):
             return owner, membership.run_id
@@ -436,16 +450,18 @@ class DraftMerger:
         title = (draft.session.session_data or {}).get("session_name")
         for i, run in enumerate(draft.runs):
             row = self.lines.run_row(run.run_id)
-            if row is not None and row["source_hash"] == draft.hashes[i]:
+            is_moved = row is not None and row["parent_run_id"] in self.withdrawn
+            if row is not None and row["source_hash"] == draft.hashes[i] and not is_moved:
                 continue
             if row is not None:
                 stored = StoredRun(row["session_id"], row["run_index"], row["run_id"], row["source_hash"])
                 keys = self.lines.keys_of(stored) or []
                 differs = common_messages(keys, draft.keys[i]) < min(len(keys), len(draft.keys[i]))
-                is_corrected = not draft.has_record_ids and is_same_file(draft, line.session)
+                is_earlier = run.run_id in (draft.earlier or ())
+                is_corrected = is_earlier or (not draft.has_record_ids and is_same_file(draft, line.session))
                 if differs and not is_corrected and not (draft.has_record_ids and has_all(draft.keys[i], keys)):
                     raise MalformedRecord(f"run {i} of the nested agent is stored already, and differs")
-                if len(draft.keys[i]) < len(keys):
+                if len(draft.keys[i]) < len(keys) and not is_earlier:
                     continue  # an older copy
                 changes.replaced.append(run.run_id)
             index = line.next_index if row is None else row["run_index"]
@@ -498,6 +514,8 @@ class DraftMerger:
     ) -> None:
         rows: RunRows = mapping.run_rows(run, session_id)
         rows.run["source_hash"] = draft.hashes[i]
+        if draft.earlier is not None:
+            rows.run["process"] = current_process() if run.status == "RUNNING" else None
         rows.run["internal"] = (rows.run["internal"] or {}) | {MESSAGE_KEYS: keys}
         for row in (rows.run, *rows.messages, *rows.tool_calls):
             row["run_index"] = run_index

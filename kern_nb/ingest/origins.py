@@ -54,8 +54,23 @@ def merge_columns(draft: Draft, row: Row, session: StoredRow | Row) -> Row:
     columns = {name: value for name, value in row.items() if value is not None and name not in kept}
     columns["metadata"] = (session["metadata"] or {}) | (row["metadata"] or {})
     columns["session_data"] = with_origin(draft, (session["session_data"] or {}) | (row["session_data"] or {}))
+    if draft.has_run_ids:  # it may have a part of the session's runs
+        columns |= _merge_parts(columns, session)
     times = [time for time in (session["updated_at"], row["updated_at"]) if time is not None]
     return columns | {"updated_at": max(times, default=None)}
+
+
+def _merge_parts(columns: Row, session: StoredRow | Row) -> Row:
+    """The columns of a session to which a draft adds runs: it began with the first of them all."""
+    old, new = session["agent_data"] or {}, columns.get("agent_data") or {}
+    data = old | new
+    evaluations = [item for part in (old, new) for item in part.get("evaluations", ())]
+    if evaluations:
+        data["evaluations"] = [item for i, item in enumerate(evaluations) if item not in evaluations[:i]]
+    merged: Row = {"agent_data": data} if data else {}
+    if session["created_at"] is not None and "created_at" in columns:
+        merged["created_at"] = min(session["created_at"], columns["created_at"])
+    return merged
 
 
 def score_rows(draft: Draft, session_id: str) -> dict[str, Row]:

@@ -6,7 +6,7 @@ keys of a run's messages (`run_splitter.SourceMessage`) are loaded only if the h
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -203,6 +203,13 @@ class StoredLines:
         columns = [self.store.tables.runs.c[name] for name in _RUN_COLUMNS]
         self.run_rows |= dict.fromkeys(ids)
         self.run_rows |= {row["run_id"]: row for row in self._select(columns, self.store.tables.runs.c.run_id, ids)}
+
+    def withdraw(self, run_ids: Collection[str]) -> None:
+        """Forget runs that are about to be deleted."""
+        for line in self.lines.values() if run_ids else ():
+            if line is not None:
+                line.runs = [run for run in line.runs if run.run_id not in run_ids]
+        self.run_rows |= dict.fromkeys(run_ids)
 
     def run_row(self, run_id: str) -> StoredRow | None:
         """The row of a run, by its id."""

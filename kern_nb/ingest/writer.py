@@ -97,7 +97,7 @@ class _BatchWriter:
         merger = DraftMerger(StoredLines(self.connection, self.store), self._require_storable, self.read_lines)
         if drafts:
             merger.load(drafts)
-        changes = Changes()
+        changes = Changes(replaced=[run_id for draft in drafts for run_id in draft.withdrawn])
         for item in batch:
             if isinstance(item, Problem):
                 self.report.errors.append(item)
@@ -171,6 +171,8 @@ class _BatchWriter:
             connection.execute(requirements.delete().where(of_runs))
         shared = [Blob(sha256, "application/json", content) for sha256, content in changes.blobs.items()]
         blobs.insert_all(connection, self.store, shared)
+        if changes.replaced_scores:
+            connection.execute(scores.delete().where(scores.c.score_id.in_(changes.replaced_scores)))
         rows = changes.all_rows()
         for name, new in rows.items():
             self.store.insert_rows(connection, getattr(tables, name), new)

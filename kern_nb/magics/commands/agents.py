@@ -1,11 +1,12 @@
-"""Verbs about agents and their runs: run, continue, attach-agent, detach-agent."""
+"""Verbs about agents and their runs: run, continue, attach-agent, detach-agent, listen."""
 
 from __future__ import annotations
 
 from argparse import Namespace
 
 import kern_nb
-from kern_nb.magics.verb import AGENT, STORE, arg, verb
+from kern_nb.errors import BadUsage
+from kern_nb.magics.verb import AGENT, STORE, arg, switch, verb
 from kern_nb.operations import agent_registry
 
 SESSION = arg("--session", "SESSION", "The session, existing or new; by default the agent's own.", "sessions")
@@ -31,6 +32,17 @@ def _attach_agent(args: Namespace) -> None:
 
 def _detach_agent(args: Namespace) -> None:
     kern_nb.detach_agent(agent_registry.find_object(args.name))
+
+
+def _listen(args: Namespace) -> object:
+    from kern_nb.bridges import otel
+
+    if not args.stop:
+        return kern_nb.listen(args.store, otel.DEFAULT_PORT if args.port is None else args.port)
+    if args.store is not None:
+        raise BadUsage("--stop takes no --store.", "It ends all listeners of this notebook, or that of --port.")
+    otel.stop_listening(args.port)
+    return None
 
 
 VERBS = (
@@ -76,5 +88,18 @@ VERBS = (
         VARIABLE,
         example="%kern detach-agent clerk",
         python="kern_nb.detach_agent(clerk)",
+    ),
+    verb(
+        "listen",
+        "Record the agents of other processes while they run: their OpenTelemetry spans, OTLP over HTTP.",
+        _listen,
+        arg("--port", "N", "The port; by default 4318, the one of OTLP. 0 takes a free one.", type=int),
+        switch("--stop", "Stop listening, on all ports or on that of --port."),
+        STORE,
+        example="%kern listen --port 4318",
+        python="listener = kern_nb.listen(port=4318)",
+        details="The value shows the URL. Set `OTEL_EXPORTER_OTLP_ENDPOINT` to it where the agent runs; runs appear in"
+        " `%kern browse` after the first answer of a model. Only programs on this machine are listened to. It ends with"
+        " the kernel. Needs `pip install kern_nb[otel]`; docs/bridges.md names the instrumentation of each framework.",
     ),
 )

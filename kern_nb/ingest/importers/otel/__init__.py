@@ -13,7 +13,7 @@ spans around them. If the instrumentation did not record the content, messages h
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
 
@@ -69,7 +69,7 @@ class Otel(Importer):
         for trace_id, span_id, event in events:
             if span := traces.get(trace_id, {}).get(span_id):
                 span.events.append(event)
-        yield from _read_sessions(source, [Trace(spans.values()) for spans in traces.values()])
+        yield from read_sessions(source.name, [Trace(spans.values()) for spans in traces.values()])
 
     def companions(self, source: Source) -> Iterable[Path]:
         """The other files of the folder with spans of the same traces: a collector begins new files at any time."""
@@ -130,9 +130,9 @@ def _scan(path: Path, _modified: int, _size: int) -> frozenset[bytes]:
 class _Conversation:
     """A session: its units in the order in which they begin, and the evaluations of its traces."""
 
-    def __init__(self, session_id: str) -> None:
+    def __init__(self, session_id: str, thread: Thread) -> None:
         self.session_id = session_id
-        self.thread = Thread()
+        self.thread = thread
         self.groups: list[tuple[Trace, Span | None, list[Span]]] = []
         self.traces: dict[int, Trace] = {}
 
@@ -142,11 +142,21 @@ class _Conversation:
         return min(span.line for _, _, spans in self.groups for span in spans)
 
 
-def _read_sessions(source: Source, traces: list[Trace]) -> Iterator[Draft | Problem]:
+def read_sessions(
+    file: str, traces: list[Trace], thread_of: Callable[[str], Thread] = lambda _: Thread()
+) -> Iterator[Draft | Problem]:
+    """Yield a draft per conversation and per nested agent, in the order in which they begin.
+
+    Args:
+        file: The name of the file, for problems.
+        traces: The traces, none of them empty.
+        thread_of: Returns what a session has said before these traces.
+    """
     conversations: dict[str, _Conversation] = {}
     for trace in sorted(traces, key=lambda trace: trace.spans[0].start_ns):
         for session_id, top, spans in trace.top_groups():
-            conversation = conversations.setdefault(session_id, _Conversation(session_id))
+            if (conversation := conversations.get(session_id)) is None:
+                conversation = conversations[session_id] = _Conversation(session_id, thread_of(session_id))
             conversation.groups.append((trace, top, spans))
             conversation.traces[id(trace)] = trace
     used_ids = set(conversations)
@@ -158,16 +168,16 @@ def _read_sessions(source: Source, traces: list[Trace]) -> Iterator[Draft | Prob
                 units += read_units(trace, top, spans, conversation.thread)
             except RECORD_ERRORS as error:
                 name = top.name if top else "calls of a model"
-                yield Problem(source.name, spans[0].line, f"The spans of {name!r} are not imported: {_reason(error)}.")
+                yield Problem(file, spans[0].line, f"The spans of {name!r} are not imported: {_reason(error)}.")
         try:
             spans = [span for trace in conversation.traces.values() for span in trace.spans]
             own = [unit for unit in units if unit.parent is None]
-            yield build_draft(source, conversation.session_id, own, spans, conversation.line)
+            yield build_draft(file, conversation.session_id, own, spans, conversation.line)
         except RECORD_ERRORS as error:
             text = f"Session {conversation.session_id!r} is not imported: {_reason(error)}."
-            yield Problem(source.name, conversation.line, text)
+            yield Problem(file, conversation.line, text)
             continue
-        yield from _member_drafts(source, conversation, units, used_ids)
+        yield from _member_drafts(file, conversation, units, used_ids)
 
 
 def _reason(error: Exception) -> str:
@@ -175,7 +185,7 @@ def _reason(error: Exception) -> str:
 
 
 def _member_drafts(
-    source: Source, conversation: _Conversation, units: list[Unit], used_ids: set[str]
+    file: str, conversation: _Conversation, units: list[Unit], used_ids: set[str]
 ) -> Iterator[Draft | Problem]:
     """Yield the nested agents, each one a session of its own, named as it says or after its span."""
     names = {id(unit): conversation.session_id for unit in units if unit.parent is None}
@@ -196,10 +206,10 @@ def _member_drafts(
         if len(owners.get(call_id, ())) > 1:  # ids may repeat between runs: the time says which run it was
             call_id = None
         try:
-            draft = build_draft(source, session_id, [unit], (), unit.span.line)
+            draft = build_draft(file, session_id, [unit], (), unit.span.line)
         except RECORD_ERRORS as error:
             text = f"The nested agent {unit.span.name!r} is not imported: {_reason(error)}."
-            yield Problem(source.name, unit.span.line, text)
+            yield Problem(file, unit.span.line, text)
             continue
         if session_id != own_id:  # the id that the run has as long as the span around it is not written
             name = f"{unit.span.trace_id}/{unit.span.span_id}"

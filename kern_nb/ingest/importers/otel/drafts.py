@@ -14,7 +14,6 @@ from kern_nb.ingest.importers.otel.runs import Unit
 from kern_nb.ingest.importers.otel.spans import OK, Span
 from kern_nb.ingest.parsing.values import decode_json, keep_scalars, to_duration
 from kern_nb.ingest.run_splitter import SourceMessage, build_runs
-from kern_nb.ingest.source import Source
 from kern_nb.records import Run, Session, ToolCall
 
 NAME = "otel"
@@ -39,11 +38,18 @@ class _Group:
     model_calls: list[Span] = field(default_factory=list)
 
     @property
+    def spans(self) -> list[Span]:
+        """The spans that are known to belong to it: those of its agents, else of its model calls."""
+        if self.unit is not None:
+            return self.unit.spans
+        return [*self.model_calls, *([self.failure] if self.failure else [])] or self.first.spans
+
+    @property
     def has_prompt(self) -> bool:
         return any(item.message.role == "user" for item in self.messages)
 
 
-def build_draft(source: Source, session_id: str, units: Sequence[Unit], traces: Iterable[Span], line: int) -> Draft:
+def build_draft(file: str, session_id: str, units: Sequence[Unit], traces: Iterable[Span], line: int) -> Draft:
     """The session of these units; ``traces`` are all spans, which may have evaluations."""
     spans = [span for unit in units for span in unit.spans]
     groups = _group(units)
@@ -54,11 +60,11 @@ def build_draft(source: Source, session_id: str, units: Sequence[Unit], traces: 
     for run, name in zip(runs, _run_names(groups), strict=True):
         run.run_id = run_id_for(session_id, name)
     scores, evaluations, scored_at = dialects.scores(traces)
-    session = _session(source, session_id, spans, runs)
+    session = _session(file, session_id, spans, runs)
     if evaluations:
         session.agent_data = (session.agent_data or {}) | {"evaluations": evaluations}
     return Draft(
-        file=source.name,
+        file=file,
         line=lambda: line,
         session=session,
         runs=runs,
@@ -67,6 +73,7 @@ def build_draft(source: Source, session_id: str, units: Sequence[Unit], traces: 
         session_hash=hash_record(session.agent_id, session.user_id, session.updated_at, session.agent_data),
         source=NAME,
         has_run_ids=True,
+        record_ids=[[span.span_id for span in group.spans] for group in groups],
         scores=scores,
         scored_at=scored_at,
     )
@@ -177,7 +184,7 @@ def _iso(time: datetime | None) -> str | None:
     return None if time is None else time.isoformat()
 
 
-def _session(source: Source, session_id: str, spans: Sequence[Span], runs: Sequence[Run]) -> Session:
+def _session(file: str, session_id: str, spans: Sequence[Span], runs: Sequence[Run]) -> Session:
     starts = [int(span.start.timestamp()) for span in spans if span.start]
     ends = [int(span.end.timestamp()) for span in spans if span.end]
     resource = next((span.resource for span in spans if span.resource), {})
@@ -185,7 +192,7 @@ def _session(source: Source, session_id: str, spans: Sequence[Span], runs: Seque
     service = resource.get("service.name")
     service = service if isinstance(service, str) else None
     metadata = {
-        "file": source.name,
+        "file": file,
         "service": service,
         "service_version": resource.get("service.version"),
         "environment": resource.get("deployment.environment.name", resource.get("deployment.environment")),

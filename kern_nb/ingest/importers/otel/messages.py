@@ -296,6 +296,18 @@ class Thread:
         self._systems: set[Any] = set()
         self._keys: set[Any] = set()
 
+    def copy(self) -> Thread:
+        """Return a copy: what is read with it leaves this one as it is."""
+        thread = Thread()
+        thread._contexts = list(self._contexts)  # each context is replaced, never changed
+        thread._systems, thread._keys = set(self._systems), set(self._keys)
+        return thread
+
+    def remember(self, pieces: list[Piece]) -> None:
+        """Add what was said before."""
+        self._systems.update(piece.key for piece in pieces if piece.role == "system")
+        self.append([piece for piece in pieces if piece.role != "system"])
+
     def has_any(self, pieces: Iterable[Piece]) -> bool:
         """Whether one of the texts of a user is in the conversation."""
         return any(piece.key in self._keys for piece in pieces if piece.role == "user")

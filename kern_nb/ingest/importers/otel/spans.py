@@ -26,6 +26,7 @@ _HEX_ID = re.compile(r"(0x)?[0-9a-fA-F]+")
 _RESOURCES = ("resourceSpans", "resource_spans", "batches")
 _SCOPES = ("scopeSpans", "scope_spans", "instrumentationLibrarySpans")
 _MAX_DEPTH = 100
+_REMOTE_PARENT = 0x200  # of the flags of a span
 
 
 @dataclass(slots=True)
@@ -39,7 +40,11 @@ class Event:
 
 @dataclass(slots=True, eq=False)
 class Span:
-    """A span with decoded attributes. ``status`` is OK, ERROR or None; ``line`` is that of its record."""
+    """A span with decoded attributes.
+
+    ``status`` is OK, ERROR or None; ``line`` is that of its record; ``has_remote_parent`` says that its parent is in
+    another process.
+    """
 
     trace_id: str
     span_id: str
@@ -55,6 +60,7 @@ class Span:
     status_message: str | None = None
     resource: dict[str, Any] = field(default_factory=dict)
     scope: dict[str, Any] = field(default_factory=dict)
+    has_remote_parent: bool = False
 
     def text(self, *names: str) -> str | None:
         """The first of these attributes that has a text."""
@@ -151,7 +157,8 @@ def _parse_otlp_span(span: Any, line: int, resource: dict[str, Any], scope: dict
         for e in to_list(span.get("events"))
         if isinstance(e, dict)
     ]
-    return new_span(
+    flags = span.get("flags")
+    result = new_span(
         line,
         ids=(_field(span, "traceId"), _field(span, "spanId"), _field(span, "parentSpanId")),
         name=span.get("name"),
@@ -162,6 +169,8 @@ def _parse_otlp_span(span: Any, line: int, resource: dict[str, Any], scope: dict
         resource=resource,
         scope=scope,
     )
+    result.has_remote_parent = isinstance(flags, int) and bool(flags & _REMOTE_PARENT)
+    return result
 
 
 def parse_logs(document: Any) -> Iterator[tuple[str, str, Event]]:

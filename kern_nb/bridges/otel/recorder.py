@@ -1,0 +1,311 @@
+"""`TraceRecorder`: spans in, rows out. It keeps each trace until it has ended, and writes what is known of it.
+
+Spans are written at once, unless writing the trace took long the last time: then after a while that is nine times as
+long, so that growing traces cost at most a tenth of the time; a trace that ends is always written at once. A thread
+writes what is due, and abandons traces that wait for spans in vain.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+import weakref
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from kern_nb.bridges.otel.live_trace import LiveTrace, Plan
+from kern_nb.db import heartbeats
+from kern_nb.db.store import SessionStore
+from kern_nb.errors import HasBranches, KernError, RunNotFound, SessionNotFound
+from kern_nb.ingest.importer import RECORD_ERRORS, Draft
+from kern_nb.ingest.importers.otel import read_sessions
+from kern_nb.ingest.importers.otel.messages import Thread, parse_messages
+from kern_nb.ingest.importers.otel.spans import Event, Span
+from kern_nb.ingest.importers.otel.trace import Trace
+from kern_nb.ingest.writer import write_drafts
+from kern_nb.ingest_report import Problem
+from kern_nb.records import Message, Run
+
+_log = logging.getLogger("kern_nb.otel")
+
+_GRACE_S = 60.0  # a complete trace may still get log records, or spans of another process
+_WAIT_FACTOR = 9
+_RETRY_S = 5.0
+_CHECK_S = 1.0
+_MAX_ITEMS = 200_000
+
+
+@dataclass
+class Rejection:
+    """A trace that could not be stored as it is.
+
+    Attributes:
+        trace_id: The trace.
+        reason: What is wrong with it.
+    """
+
+    trace_id: str
+    reason: str
+
+
+@dataclass
+class _Batch:
+    """Traces that are written in one transaction, and the sessions that this changes."""
+
+    plans: list[tuple[LiveTrace, Plan]] = field(default_factory=list)
+    session_ids: set[str] = field(default_factory=set)
+
+
+class TraceRecorder:
+    """Records the spans of growing traces in a store. Its methods may be called by several threads.
+
+    Args:
+        store: The store.
+        idle_timeout_s: How long a trace waits for its missing spans, before its open runs are INTERRUPTED.
+    """
+
+    def __init__(self, store: SessionStore, idle_timeout_s: float = 600) -> None:
+        self.store = store
+        self._idle_timeout_s = idle_timeout_s
+        self._lock = threading.RLock()
+        self._wake = threading.Condition(self._lock)
+        self._traces: dict[str, LiveTrace] = {}
+        self._thread: threading.Thread | None = None
+        self._is_closed = False
+        _recorders.add(self)
+
+    def record(self, spans: Iterable[Span], events: Iterable[tuple[str, str, Event]] = ()) -> list[Rejection]:
+        """Add spans, and events with the ids of their trace and span; write the traces that are due.
+
+        If the store cannot be written, the spans are kept and written with the next ones.
+
+        Returns:
+            The traces of which something is not stored, and why.
+
+        Raises:
+            KernError: The store cannot be written.
+        """
+        by_trace: dict[str, tuple[list[Span], list[tuple[str, Event]]]] = {}
+        for span in spans:
+            by_trace.setdefault(span.trace_id, ([], []))[0].append(span)
+        for trace_id, span_id, event in events:
+            by_trace.setdefault(trace_id, ([], []))[1].append((span_id, event))
+        with self._lock:
+            for trace_id, (new_spans, new_events) in by_trace.items():
+                self._traces.setdefault(trace_id, LiveTrace(trace_id)).add(new_spans, new_events)
+            self._drop_oldest()
+            self._start_thread()
+            now = time.monotonic()
+            changed = [self._traces[name] for name in by_trace if name in self._traces]
+            changed = [trace for trace in changed if trace.has_changed]
+            try:
+                return self._write([trace for trace in changed if trace.due <= now or trace.is_complete()])
+            finally:
+                self._wake.notify_all()
+
+    def flush(self) -> list[Rejection]:
+        """Write what is known of all traces; raises as `record` does."""
+        with self._lock:
+            rejections: list[Rejection] = []
+            while changed := [trace for trace in self._traces.values() if trace.has_changed]:
+                rejections += self._write(changed)
+            return rejections
+
+    def close(self) -> list[Rejection]:
+        """Write what is known of all traces; runs that have not ended are INTERRUPTED. Raises as `record` does."""
+        with self._lock:
+            if self._is_closed:
+                return []
+            self._is_closed = True
+            self._wake.notify_all()
+            for trace in self._traces.values():
+                self._abandon(trace)
+            rejections = self.flush()
+            self._traces.clear()
+            return rejections
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._is_closed
+
+    # Writing ----------------------------------------------------------------------------------------------------------
+
+    def _write(self, traces: list[LiveTrace]) -> list[Rejection]:
+        batch, rejections = _Batch(), list[Rejection]()
+        start = time.monotonic()
+        try:
+            for trace in sorted(traces, key=lambda trace: trace.start_ns):
+                try:
+                    plan, problems = self._read(trace, batch, rejections)
+                except KernError:
+                    raise
+                except (
+                    *RECORD_ERRORS,
+                    LookupError,
+                ) as error:  # the other traces are stored
+                    _log.debug("Trace %s cannot be read.", trace.trace_id, exc_info=True)
+                    trace.has_changed = False
+                    rejections.append(Rejection(trace.trace_id, f"{type(error).__name__}: {error}"))
+                    continue
+                rejections += problems
+                batch.plans.append((trace, plan))
+                batch.session_ids |= {draft.session_id for draft in plan.drafts}
+            self._write_batch(batch, rejections)
+        except KernError:
+            for trace in traces:
+                trace.due = time.monotonic() + _RETRY_S
+            raise
+        duration = time.monotonic() - start
+        for trace in traces:
+            trace.due = time.monotonic() + duration * _WAIT_FACTOR
+        return rejections
+
+    def _read(self, trace: LiveTrace, batch: _Batch, rejections: list[Rejection]) -> tuple[Plan, list[Rejection]]:
+        def thread_of(session_id: str) -> Thread:
+            if session_id not in trace.threads:
+                if session_id in batch.session_ids:  # by another trace, which comes before this one
+                    self._write_batch(batch, rejections)
+                trace.threads[session_id] = self._load_thread(session_id, trace)
+            return trace.threads[session_id].copy()
+
+        items = list(read_sessions(trace.trace_id, [Trace(trace.spans.values())], thread_of))
+        problems = [Rejection(item.file, item.reason) for item in items if isinstance(item, Problem)]
+        return trace.plan((item for item in items if isinstance(item, Draft)), self._find_spans), problems
+
+    def _write_batch(self, batch: _Batch, rejections: list[Rejection]) -> None:
+        drafts = [draft for _, plan in batch.plans for draft in plan.drafts]
+        if drafts:
+            report = write_drafts(self.store, drafts)
+            rejections += [Rejection(problem.file, problem.reason) for problem in report.errors]
+        for run in (run for draft in drafts for run in draft.runs if run.status == "RUNNING"):
+            heartbeats.add(self.store, run.run_id)
+        empty = {session_id for trace, plan in batch.plans for session_id in trace.apply(plan)}
+        for session_id in empty:
+            self._delete_empty(session_id)
+        for trace, _ in batch.plans:
+            self._read_again(trace)
+        batch.plans, batch.session_ids = [], set()
+
+    def _read_again(self, trace: LiveTrace) -> None:
+        """Mark the traces that may continue what this one has said."""
+        session_ids = trace.session_ids
+        for other in self._traces.values():
+            if other is not trace and other.start_ns > trace.start_ns and not session_ids.isdisjoint(other.threads):
+                for session_id in session_ids:
+                    other.threads.pop(session_id, None)
+                other.has_changed = True
+
+    def _delete_empty(self, session_id: str) -> None:
+        """Delete the session of a trace whose spans turned out to belong to another one."""
+        try:
+            if not self.store.session_runs(session_id, limit=1):
+                self.store.delete_session(session_id, progress=False)
+        except (SessionNotFound, HasBranches):
+            pass
+
+    def _load_thread(self, session_id: str, trace: LiveTrace) -> Thread:
+        """What a session had said before a trace: its model calls repeat it."""
+        thread = Thread()
+        session = self.store.get_session(session_id) if self.store.exists() else None
+        start = trace.start_ns
+        later = [other.stored_runs() for other in self._traces.values() if other is trace or other.start_ns > start]
+        excluded = frozenset[str]().union(*later)
+        runs = [run for run in (session and session.runs) or () if run.parent_run_id is None]
+        runs = [run for run in runs if run.run_id not in excluded]
+        runs = [run for run in runs if run.created_at is None or run.created_at.timestamp() * 1e9 < start]
+        for run in runs:
+            thread.remember(parse_messages(_to_record(message) for message in run.messages))
+        return thread
+
+    def _find_spans(self, run_id: str) -> set[str] | None:
+        try:
+            run = self.store.get_run(run_id)
+        except RunNotFound:
+            return None
+        return {str(item.extra["span_id"]) for item in _records(run) if "span_id" in item.extra}
+
+    # The thread -------------------------------------------------------------------------------------------------------
+
+    def _start_thread(self) -> None:
+        if not self._is_closed and (self._thread is None or not self._thread.is_alive()):
+            self._thread = threading.Thread(target=_watch, args=(weakref.ref(self),), name="kern-otel", daemon=True)
+            self._thread.start()
+
+    def watch(self) -> bool:
+        """Wait for a moment, then write and drop what is due; returns whether to go on."""
+        with self._lock:
+            if self._is_closed or not self._traces:
+                self._thread = None
+                return False
+            now = time.monotonic()
+            next_due = min((t.due for t in self._traces.values() if t.has_changed), default=now + _CHECK_S)
+            self._wake.wait(min(max(next_due - now, 0.001), _CHECK_S, self._idle_timeout_s))
+            if self._is_closed:
+                return False
+            now = time.monotonic()
+            for trace in list(self._traces.values()):
+                idle = now - trace.last_arrival
+                if idle > self._idle_timeout_s:
+                    self._abandon(trace)
+                if not trace.has_changed and idle > _GRACE_S and (trace.is_complete() or trace.is_abandoned):
+                    del self._traces[trace.trace_id]
+            try:
+                rejections = self._write([t for t in self._traces.values() if t.has_changed and t.due <= now])
+                for rejection in rejections:
+                    _log.warning("Trace %s is not stored completely: %s", rejection.trace_id, rejection.reason)
+            except KernError as error:
+                _log.warning("Spans are not stored yet: %s They are kept, and written later.", error)
+            return True
+
+    @staticmethod
+    def _abandon(trace: LiveTrace) -> None:
+        if not trace.is_abandoned and trace.spans and not trace.is_complete():
+            trace.is_abandoned = trace.has_changed = True
+
+    def _drop_oldest(self) -> None:
+        """Bound the memory: forget the traces that were silent for longest; what is stored of them stays."""
+        total = sum(trace.n_items for trace in self._traces.values())
+        for trace in sorted(self._traces.values(), key=lambda trace: trace.last_arrival):
+            if total <= _MAX_ITEMS or len(self._traces) == 1:
+                return
+            if trace.has_changed:
+                _log.warning("Trace %s is forgotten: too many spans are waiting for others.", trace.trace_id)
+            total -= trace.n_items
+            del self._traces[trace.trace_id]
+
+    def forget(self) -> None:
+        """In a forked child: the traces are the parent's."""
+        self._lock = threading.RLock()
+        self._wake = threading.Condition(self._lock)
+        self._traces, self._thread = {}, None
+
+
+_recorders: weakref.WeakSet[TraceRecorder] = weakref.WeakSet()
+
+
+def _forget_all() -> None:
+    for recorder in list(_recorders):
+        recorder.forget()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_all)
+
+
+def _watch(reference: weakref.ref[TraceRecorder]) -> None:
+    while (recorder := reference()) is not None and recorder.watch():
+        del recorder
+
+
+def _to_record(message: Message) -> dict[str, object]:
+    """A stored message, as the importer reads messages."""
+    calls = [{"id": call.tool_call_id, "name": call.tool_name, "arguments": call.args} for call in message.tool_calls]
+    record = {"role": message.role, "content": message.content, "tool_calls": calls}
+    return record | {"tool_call_id": message.tool_call_id, "name": message.tool_name}
+
+
+def _records(run: Run) -> Iterable[Run | Message]:
+    return (run, *run.messages)
