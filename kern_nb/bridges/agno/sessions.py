@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import Any, TypeAlias
 
 from agno.session import AgentSession, TeamSession, WorkflowSession
 
@@ -13,7 +13,7 @@ from kern_nb.errors import BadUsage, StaleSession
 from kern_nb.interop.agno import json_value
 from kern_nb.records import Session, SessionType
 
-AnySession = AgentSession | TeamSession | WorkflowSession
+AnySession: TypeAlias = AgentSession | TeamSession | WorkflowSession
 JsonObject = dict[str, Any]
 
 _FIELDS = (
