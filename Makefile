@@ -69,9 +69,9 @@ test: lint types $(SAMPLE) $(HARBOR) ## run lint, types, tests on all engines, t
 	$(PY) -m pytest -n 4 --dist worksteal --ignore=tests/browser
 	$(MAKE) browser
 
-# With the other frameworks installed, which agents are attached from: their offline agents on our stores.
+# With the other frameworks installed: their agents, offline, on stores of every engine.
 peers: .venv/.peers ## run the tests of bridges to other frameworks
-	$(PY) -m pytest tests/bridges
+	KERN_PEERS=1 $(PY) -m pytest tests/bridges
 
 # Separate, because Playwright leaves an event loop behind, in which no other test can start one.
 browser: $(SAMPLE) ## run the tests in a real JupyterLab only

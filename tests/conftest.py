@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import os
 import secrets
 import signal
 from pathlib import Path
@@ -114,6 +115,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "engine_name" in metafunc.fixturenames and not is_parametrized:
         folder = metafunc.definition.path.parent.name
         every_engine = folder in ENGINE_FOLDERS or metafunc.definition.get_closest_marker("every_engine")
+        if "bridges" in metafunc.definition.path.parts and "KERN_PEERS" not in os.environ:
+            every_engine = False  # `make peers` runs them on every engine
         engines = ENGINES if every_engine else (FAST_ENGINE,)
         if metafunc.definition.path.name not in IN_MEMORY:
             engines = tuple(engine for engine in engines if engine != "memory")

@@ -9,7 +9,7 @@ import pytest
 
 from kern_nb.db import SessionStore
 
-pytest.importorskip("agents")
+pytest.importorskip("agents.memory", reason="needs openai-agents")
 
 
 @pytest.fixture(autouse=True)

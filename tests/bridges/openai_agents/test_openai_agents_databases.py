@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-pytest.importorskip("agents", reason="needs openai-agents, of the extra 'bench'")
+pytest.importorskip("agents.memory", reason="needs openai-agents")
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 from agents import Agent, Runner, SQLiteSession, function_tool, set_tracing_disabled

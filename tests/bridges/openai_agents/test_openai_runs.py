@@ -14,7 +14,7 @@ from kern_nb.db import InMemoryDb, SessionStore
 from kern_nb.errors import AlreadyResolved, RunClosed
 from kern_nb.records import Run
 
-pytest.importorskip("agents")
+pytest.importorskip("agents.memory", reason="needs openai-agents")
 
 from agents import (
     GuardrailFunctionOutput,

@@ -17,7 +17,7 @@ from kern_nb.db import InMemoryDb, SessionStore, open_store
 from kern_nb.errors import BadUsage, HasBranches, OwnerMismatch
 from kern_nb.records import Message, Run, ToolCall
 
-pytest.importorskip("agents")
+pytest.importorskip("agents.memory", reason="needs openai-agents")
 
 from agents import SessionSettings
 
