@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import pytest
 from run_cost import counted
 
 from kern_nb.agent import Agent
-from kern_nb.db import InMemoryDb
+from kern_nb.db import InMemoryDb, heartbeats
 from kern_nb.models.scripted import ScriptedModel, call
 from kern_nb.records import Message
 
 RUNS = 200
+
+
+@pytest.fixture(autouse=True)
+def _no_heartbeats(monkeypatch):
+    """A run that takes long on a busy machine has one, in a thread of its own."""
+    monkeypatch.setattr(heartbeats, "INTERVAL_S", 3600.0)
 
 
 def answer(messages: list[Message]) -> object:

@@ -111,7 +111,7 @@ def test_table_of_stores_displays_no_secret(monkeypatch):
     """As text, HTML and DataFrame, and in the default name of a store."""
     monkeypatch.setattr(store_registry, "_stores", {})
     monkeypatch.setattr(store_registry, "_in_use", None)
-    monkeypatch.setattr(PostgresDb, "exists", lambda self: False)
+    monkeypatch.setattr(PostgresDb, "exists", lambda self: True)
     url = "postgresql://user:swordfish@db.example/shop?password=swordfish&options=-cx.y%3Dswordfish"
     store = store_registry.attach(url)
     stores = store_registry.stores()

@@ -12,21 +12,6 @@ from kern_nb import errors
 from kern_nb.db import DuckDb, SqliteDb
 from kern_nb.records import Run
 
-# What Agno 3 makes, as far as a store looks at it.
-AGNO = """
-CREATE TABLE agno_sessions (session_id VARCHAR NOT NULL PRIMARY KEY, session_type VARCHAR NOT NULL, agent_id VARCHAR,
-  team_id VARCHAR, workflow_id VARCHAR, user_id VARCHAR, session_data JSON, agent_data JSON, team_data JSON,
-  workflow_data JSON, metadata JSON, summary JSON, created_at BIGINT NOT NULL, updated_at BIGINT);
-CREATE TABLE agno_runs (run_id VARCHAR NOT NULL PRIMARY KEY,
-  session_id VARCHAR NOT NULL REFERENCES agno_sessions(session_id) ON DELETE CASCADE, run_type VARCHAR NOT NULL,
-  agent_id VARCHAR, team_id VARCHAR, workflow_id VARCHAR, user_id VARCHAR, parent_run_id VARCHAR, status VARCHAR,
-  run_index BIGINT, run_data JSON NOT NULL, created_at BIGINT NOT NULL, updated_at BIGINT);
-CREATE TABLE agno_schema_versions (table_name VARCHAR NOT NULL PRIMARY KEY, version VARCHAR NOT NULL,
-  created_at VARCHAR NOT NULL, updated_at VARCHAR);
-INSERT INTO agno_sessions VALUES ('s1', 'agent', 'a', NULL, NULL, NULL, '{}', NULL, NULL, NULL, 'null', 'null', 1, 1);
-INSERT INTO agno_runs VALUES ('r1', 's1', 'agent', 'a', NULL, NULL, NULL, NULL, 'COMPLETED', 0, '{}', 1, 1);
-"""
-
 
 def everything(folder: Path) -> dict[str, bytes]:
     """Every file below a folder, but the empty ones that SQLite puts beside a file it reads."""
@@ -56,9 +41,6 @@ def work(tmp_path):
     (folder / "notes.txt").write_text("just text\n", encoding="utf-8")
     (folder / "notes.duckdb").write_text("just text\n", encoding="utf-8")
     (folder / "folder").mkdir()
-    with sqlite3.connect(folder / "agno.db") as connection:
-        connection.executescript(AGNO)
-    connection.close()
     with sqlite3.connect(folder / "other.db") as connection:
         connection.execute("CREATE TABLE agno_sessions (id INTEGER, name TEXT)")
     connection.close()
@@ -82,7 +64,6 @@ def work(tmp_path):
         ("mysql://user:sesame@host/db", errors.NotAStore),
         ("nowhere/sessions.duckdb", errors.StoreNotFound),
         ("new.duckdb --read-only", errors.StoreNotFound),
-        ("agno.db", errors.ForeignLayout),
         ("other.db", errors.ForeignLayout),
         ("cut.db", errors.NotAStore),
         ("cut.duckdb", errors.NotAStore),

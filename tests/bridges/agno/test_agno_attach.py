@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("agno")
+pytest.importorskip("agno.agent", reason="needs agno")
 
 from agno.db.base import BaseDb
 from agno.db.in_memory import InMemoryDb as AgnoInMemoryDb

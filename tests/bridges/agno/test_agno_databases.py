@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import pytest
 import sqlalchemy as sa
 
-pytest.importorskip("agno", reason="needs agno, of the extra 'bench'")
+pytest.importorskip("agno.agent", reason="needs agno")
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 from agno.agent import Agent

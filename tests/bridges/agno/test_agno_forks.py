@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-pytest.importorskip("agno")
+pytest.importorskip("agno.agent", reason="needs agno")
 
 from agno_agents import agent, call
 

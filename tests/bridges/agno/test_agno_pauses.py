@@ -6,7 +6,7 @@ import copy
 
 import pytest
 
-pytest.importorskip("agno")
+pytest.importorskip("agno.agent", reason="needs agno")
 
 from agno.agent import Agent
 from agno.team import Team

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("agno")
+pytest.importorskip("agno.agent", reason="needs agno")
 
 from agno.db.base import SessionType
 from agno.db.sqlite import SqliteDb as AgnoSqliteDb

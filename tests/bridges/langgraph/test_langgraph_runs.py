@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-pytest.importorskip("langgraph")
+pytest.importorskip("langgraph.graph", reason="needs langgraph")
 
 from graphs import THREAD, Items, ask, chat_graph, confirm_and_look_up, nested_graph, parallel_graph
 from langchain_core.messages import HumanMessage, ToolMessage

@@ -12,7 +12,7 @@ RUNS = 25
 
 
 def test_two_processes_in_one_conversation(persistent_target):
-    program = Path(__file__).with_name("conversation_process.py")
+    program = Path(__file__).with_name("pydantic_conversation_process.py")
     processes = [
         subprocess.Popen([sys.executable, str(program), persistent_target, name, str(RUNS)]) for name in ("a", "b")
     ]

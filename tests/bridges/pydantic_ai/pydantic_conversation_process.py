@@ -1,4 +1,4 @@
-"""A process that runs an attached agent in one conversation: ``python conversation_process.py TARGET NAME RUNS``."""
+"""A process that runs an attached agent in one conversation: ``python pydantic_conversation_process.py TARGET NAME RUNS``."""
 
 import asyncio
 import sys
