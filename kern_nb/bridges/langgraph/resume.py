@@ -40,12 +40,12 @@ def resume_run(graph: Any, run_id: str, config: dict[str, Any] | None = None) ->
         raise BadUsage(message, "Invoke the graph with the checkpoint to go on from.")
     answers = {r.extra[INTERRUPT_ID]: _answer(r) for r in requirements if r.extra.get(INTERRUPT_ID)}
     has_breakpoint = any(NODES in r.extra for r in requirements)
-    given = Command(resume=answers) if answers and not has_breakpoint else None
+    graph_input: Any = Command(resume=answers) if answers and not has_breakpoint else None
     if has_breakpoint and any(r.approved is False for r in requirements):
         raise BadUsage(f"Run {run_id} was rejected at a breakpoint.", "Start another run, or update the state.")
     options = dict(config or {})
     options["configurable"] = {**options.get("configurable", {}), "thread_id": thread_id}
-    return graph.invoke(given, options)
+    return graph.invoke(graph_input, options)
 
 
 def _answer(requirement: Requirement) -> Any:

@@ -56,5 +56,18 @@ def select_rows(
         yield dict(zip(names, values, strict=True))
 
 
+def unused_id(session_id: str, table: str, used: set[str]) -> str:
+    """The id of a session, which is added to ``used``; several tables of a database may use the same one.
+
+    Example:
+        >>> used: set[str] = set()
+        >>> [unused_id("chat", table, used) for table in ("sessions", "archive")]
+        ['chat', 'chat~archive']
+    """
+    name = session_id if session_id not in used else f"{session_id}~{table}"
+    used.add(name)
+    return name
+
+
 def _quote(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'

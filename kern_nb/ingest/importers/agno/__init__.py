@@ -18,8 +18,8 @@ from kern_nb.ingest.importer import RECORD_ERRORS, Draft, Importer, Membership, 
 from kern_nb.ingest.importers.agno.lines import Line, Member, find_lines, split_members
 from kern_nb.ingest.importers.agno.messages import parse_conversation
 from kern_nb.ingest.importers.agno.runs import delegating_call, describe_run, step_name
-from kern_nb.ingest.importers.agno.tables import Layout, Reader, RunRecord, SessionRecord, find_layouts
-from kern_nb.ingest.parsing.table_rows import READ_TABLE_ERRORS, AnyConnection, Tables
+from kern_nb.ingest.importers.agno.tables import Reader, RunRecord, SessionRecord, find_layouts
+from kern_nb.ingest.parsing.table_rows import READ_TABLE_ERRORS, AnyConnection, Tables, unused_id
 from kern_nb.ingest.parsing.times import parse_time, to_unix_seconds
 from kern_nb.ingest.parsing.values import to_object, to_text
 from kern_nb.ingest.run_splitter import build_runs
@@ -68,14 +68,7 @@ def read_agno_tables(
     for layout in find_layouts(tables):
         reader = Reader(connection, tables, layout, schema)
         for session_id in reader.session_ids():
-            yield from _SessionReader(reader, file, _unused(session_id, layout, used)).read(session_id)
-
-
-def _unused(session_id: str, layout: Layout, used: set[str]) -> str:
-    """The id of a session; two tables of sessions may use the same one."""
-    name = session_id if session_id not in used else f"{session_id}~{layout.sessions}"
-    used.add(name)
-    return name
+            yield from _SessionReader(reader, file, unused_id(session_id, layout.sessions, used)).read(session_id)
 
 
 @dataclass

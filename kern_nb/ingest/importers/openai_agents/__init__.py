@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kern_nb.ingest.importer import RECORD_ERRORS, Draft, Importer, error_text, hash_record
-from kern_nb.ingest.importers.openai_agents.tables import Branch, Item, Layout, Reader, StoredSession, find_layouts
+from kern_nb.ingest.importers.openai_agents.tables import Branch, Item, Reader, StoredSession, find_layouts
 from kern_nb.ingest.importers.openai_responses.items import parse_items, parse_numbered_items
-from kern_nb.ingest.parsing.table_rows import READ_TABLE_ERRORS, AnyConnection, Tables
+from kern_nb.ingest.parsing.table_rows import READ_TABLE_ERRORS, AnyConnection, Tables, unused_id
 from kern_nb.ingest.parsing.times import to_unix_seconds
 from kern_nb.ingest.parsing.usage import parse_usage
 from kern_nb.ingest.parsing.values import drop_null, first_count, to_object, to_text
@@ -67,14 +67,7 @@ def read_openai_agents_tables(
         reader = Reader(connection, tables, layout, schema)
         for row in reader.session_rows():
             session = reader.load(row)
-            yield from _SessionReader(session, file, _unused(session.session_id, layout, used)).read()
-
-
-def _unused(session_id: str, layout: Layout, used: set[str]) -> str:
-    """The id of a session; two tables of sessions may use the same one."""
-    name = session_id if session_id not in used else f"{session_id}~{layout.messages}"
-    used.add(name)
-    return name
+            yield from _SessionReader(session, file, unused_id(session.session_id, layout.messages, used)).read()
 
 
 @dataclass
