@@ -16,7 +16,8 @@ from agno.db.utils import (
 
 from kern_nb.bridges.agno import runs as run_reads
 from kern_nb.bridges.agno import sessions as session_io
-from kern_nb.bridges.agno.lists import find_session_ids
+from kern_nb.bridges.agno.conditional_writes import cancel_run, reassign_owner
+from kern_nb.bridges.agno.lists import find_sessions
 from kern_nb.bridges.agno.others import passes_others_on
 from kern_nb.bridges.agno.runs import RunCache, SessionRuns
 from kern_nb.bridges.agno.warnings import warn_not_saved, warning_of_failure
@@ -174,11 +175,9 @@ class AgnoDb(BaseDb):
         filters |= {"start_timestamp": start_timestamp, "end_timestamp": end_timestamp}
         filters["session_type"] = None if session_type is None else SessionType(session_type).value
         options: JsonObject = {"sort_by": sort_by, "sort_order": sort_order, "limit": limit, "page": page}
-        session_ids, total = find_session_ids(self.store, filters, **options)
-        records = [r for i in session_ids if (r := self.store.get_session(i, runs=False)) is not None]
-        rows = [session_io.to_row(record) for record in records]
-        for row in rows:
-            row["runs"] = self._runs(row["session_id"]).dicts() if include_runs else None
+        records, total = find_sessions(self.store, filters, **options)
+        runs = run_reads.read_sessions(self.store, records, self._cache) if include_runs else {}
+        rows = [session_io.to_row(record) | {"runs": runs.get(record.session_id)} for record in records]
         if not deserialize:
             return rows, total
         sessions = deserialize_sessions(session_type, rows)
@@ -310,6 +309,16 @@ class AgnoDb(BaseDb):
         for session_id in session_ids:
             self.delete_session(session_id, user_id=user_id)
 
+    def reassign_session_owner(self, session_id: str, *, previous_user_id: str, user_id: str | None) -> bool:
+        """Change the user of a session without active runs; False if it is not the previous user's.
+
+        Args:
+            session_id: The session.
+            previous_user_id: Its user until now.
+            user_id: Its user from now on. Its runs keep theirs.
+        """
+        return reassign_owner(self.store, session_id, previous_user_id=previous_user_id, user_id=user_id)
+
     # Runs -------------------------------------------------------------------------------------------------------------
 
     def upsert_run(self, run: Any, session_id: str, user_id: str | None = None, run_index: int | None = None) -> None:
@@ -410,6 +419,26 @@ class AgnoDb(BaseDb):
         if not deserialize:
             return rows, total
         return [deserialize_run(row["run_type"], row["run_data"]) for row in rows]
+
+    def cancel_pending_run(
+        self, run_id: str, *, session_id: str, reason: str, user_id: str | None = None, expected_status: str = "PENDING"
+    ) -> bool:
+        """Cancel a run if it still has a status; returns whether it was cancelled.
+
+        Args:
+            run_id: The run.
+            session_id: Its session.
+            reason: Its output, if it has none.
+            user_id: Its user; a run without one may be cancelled, too.
+            expected_status: PENDING or RUNNING.
+
+        Raises:
+            ValueError: It is another status.
+        """
+        if expected_status not in {"PENDING", "RUNNING"}:
+            raise ValueError("Only Pending or Running runs can be cancelled by recovery")  # as Agno's databases do
+        names: JsonObject = {"session_id": session_id, "user_id": user_id}
+        return cancel_run(self.store, run_id, reason=reason, expected_status=expected_status, **names)
 
     def delete_run(self, run_id: str) -> bool:
         """Delete a run; False if there is none.

@@ -6,6 +6,7 @@ messages only of those that have changed since.
 
 from __future__ import annotations
 
+import json
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
@@ -16,14 +17,15 @@ from agno.db.utils import HISTORY_SKIP_STATUSES, deserialize_history_run
 from sqlalchemy.engine import Connection
 
 from kern_nb.bridges.agno.writes import runs_inside
-from kern_nb.db import codec, reads
+from kern_nb.db import codec, mapping, reads
 from kern_nb.db.column_types import StoredRow
 from kern_nb.db.lineage import Lineage, Segment, load_lineage
 from kern_nb.db.schema import Tables
+from kern_nb.db.sql_expressions import in_json_array
 from kern_nb.db.store import SessionStore
 from kern_nb.errors import RunNotFound
 from kern_nb.interop.agno import AGNO, REPLACES, as_copy, from_agno, has_runs, inherited_id, to_agno
-from kern_nb.records import Run, SessionType
+from kern_nb.records import Run, Session, SessionType
 
 JsonObject = dict[str, Any]
 
@@ -129,44 +131,121 @@ class SessionRuns:
             if session is None:
                 return []
             lineage = load_lineage(connection, tables, session)
-            r = tables.runs
-            query = sa.select(*_small_columns(tables)).where(lineage.runs(r)).order_by(r.c.run_index)
-            rows = connection.execute(query).mappings().all()
-            versions = {
-                row["run_id"]: _Version(row["text"], row["status"], row["finished_at"], lineage.cut(row))
-                for row in rows
-            }
-            shown = _in_agnos_order([row for row in rows if _IS_INSIDE not in (row["text"] or "")])
-            if limit is not None:
-                in_context = (
-                    r for r in shown if r["parent_run_id"] is None and r["status"] not in HISTORY_SKIP_STATUSES
-                )
-                shown = list(in_context)
-                shown = shown[max(0, len(shown) - limit) :]
-            missing = [
-                row["run_id"]
-                for row in shown
-                if row["status"] in _WAITING or entries.get(row["run_id"], (None,))[0] != versions[row["run_id"]]
-            ]
-            runs = _load(connection, tables, lineage, _with_inside(rows, missing))
+            rows = _small_rows(connection, tables, lineage)
+            selection = _Selection(rows, lineage, entries, limit)
+            runs = _load(connection, tables, lineage, _with_inside(rows, selection.missing))
+        for run_id in selection.missing:
+            if runs[run_id].status in _WAITING:
+                runs[run_id].requirements = self._store.requirements(run_id=run_id, status=None)
+        return self.update(selection, runs, encode)
+
+    def update(
+        self, selection: _Selection, runs: dict[str, Run], encode: Callable[[JsonObject], Any]
+    ) -> list[tuple[StoredRow, Any]]:
+        """Make the missing entries of a selection of loaded runs; returns the columns of each run, and its entry."""
+        shown, entries = selection.shown, selection.entries
         ids = {
             row["run_id"]: inherited_id(self._session_id, row["run_id"])
             for row in shown
             if row["session_id"] != self._session_id
         }
-        for run_id in missing:
-            run = runs[run_id]
-            if run.status in _WAITING:
-                run.requirements = self._store.requirements(run_id=run_id, status=None)
-            data = to_agno(run, inside=runs)
+        for run_id in selection.missing:
+            data = to_agno(runs[run_id], inside=runs)
             if run_id in ids:
                 data = as_copy(data, self._session_id, ids)
                 self._cache.add_inherited(ids[run_id], Inherited(self._session_id, run_id))
-            entries[run_id] = (versions[run_id], encode(data))
-        if limit is None:  # a deleted run stays no longer
+            entries[run_id] = (selection.versions[run_id], encode(data))
+        if selection.is_whole:  # a deleted run stays no longer
             for run_id in entries.keys() - {row["run_id"] for row in shown}:
                 del entries[run_id]
         return [(row, entries[row["run_id"]][1]) for row in shown]
+
+
+class _Selection:
+    """The runs of a session that Agno sees, and which of them have no entry of their version."""
+
+    def __init__(
+        self,
+        rows: Sequence[StoredRow],
+        lineage: Lineage,
+        entries: dict[str, tuple[_Version, Any]],
+        limit: int | None = None,
+    ) -> None:
+        self.entries, self.is_whole = entries, limit is None
+        self.versions = {
+            row["run_id"]: _Version(row["text"], row["status"], row["finished_at"], lineage.cut(row)) for row in rows
+        }
+        self.shown = _in_agnos_order([row for row in rows if _IS_INSIDE not in (row["text"] or "")])
+        if limit is not None:
+            in_context = [
+                r for r in self.shown if r["parent_run_id"] is None and r["status"] not in HISTORY_SKIP_STATUSES
+            ]
+            self.shown = in_context[max(0, len(in_context) - limit) :]
+        self.missing = [
+            row["run_id"]
+            for row in self.shown
+            if row["status"] in _WAITING or entries.get(row["run_id"], (None,))[0] != self.versions[row["run_id"]]
+        ]
+
+
+def read_sessions(store: SessionStore, sessions: Iterable[Session], cache: RunCache) -> dict[str, list[JsonObject]]:
+    """The runs of several sessions as Agno's dicts, in order, by session.
+
+    The number of queries does not depend on the number of sessions; branches, which have other lineages, are read one
+    by one.
+    """
+    sessions = list(sessions)
+    result = {s.session_id: SessionRuns(store, s.session_id, cache).dicts() for s in sessions if s.parent_session_id}
+    whole = [session.session_id for session in sessions if not session.parent_session_id]
+    if not whole:
+        return result
+    tables = store.tables
+    rows: dict[str, list[StoredRow]] = {session_id: [] for session_id in whole}
+    with store.read_connection() as connection:
+        for row in _small_rows(connection, tables, Lineage(map(Segment, whole))):
+            rows[row["session_id"]].append(row)
+        selections = {
+            session_id: _Selection(own, Lineage([Segment(session_id)]), cache.texts(session_id))
+            for session_id, own in rows.items()
+        }
+        runs: dict[str, Run] = {}
+        unread = {session_id: selection for session_id, selection in selections.items() if selection.missing}
+        if unread:
+            missing = [run_id for selection in unread.values() for run_id in selection.missing]
+            every_row = [row for session_id in unread for row in rows[session_id]]
+            runs = _load(connection, tables, Lineage(map(Segment, unread)), _with_inside(every_row, missing))
+            _add_requirements(connection, tables, [runs[run_id] for run_id in missing], every_row)
+    for session_id, selection in selections.items():
+        entries = SessionRuns(store, session_id, cache).update(selection, runs, codec.dumps)
+        result[session_id] = [codec.loads(text) for _, text in entries]
+    return result
+
+
+def _add_requirements(connection: Connection, tables: Tables, runs: Sequence[Run], rows: Sequence[StoredRow]) -> None:
+    """Set the requirements of runs that wait: their own, and those of their members' runs."""
+    waiting = [run for run in runs if run.status in _WAITING]
+    if not waiting:
+        return
+    q = tables.requirements
+    owners = json.dumps([codec.encode_text(session_id) for run in waiting if (session_id := run.session_id)])
+    query = sa.select(q).where(in_json_array(sa.type_coerce(q.c.session_id, sa.Text()), owners))
+    stored = connection.execute(query.order_by(q.c.created_at, q.c.requirement_id)).mappings()
+    requirements = [mapping.requirement_from_row(row) for row in stored]
+    members: dict[str | None, list[str]] = {}
+    for row in rows:
+        members.setdefault(row["parent_run_id"], []).append(row["run_id"])
+    for run in waiting:
+        tree = [run.run_id]
+        for run_id in tree:  # grows
+            tree += [member for member in members.get(run_id, ()) if member not in tree]
+        run.requirements = [requirement for requirement in requirements if requirement.run_id in tree]
+
+
+def _small_rows(connection: Connection, tables: Tables, lineage: Lineage) -> Sequence[StoredRow]:
+    """The small columns of the runs of a lineage, in order."""
+    r = tables.runs
+    query = sa.select(*_small_columns(tables)).where(lineage.runs(r)).order_by(r.c.run_index)
+    return connection.execute(query).mappings().all()
 
 
 def _small_columns(tables: Tables) -> list[sa.ColumnElement[Any]]:
@@ -206,7 +285,8 @@ def _load(connection: Connection, tables: Tables, lineage: Lineage, run_ids: lis
     if not run_ids:
         return {}
     r, m = tables.runs, tables.messages
-    query = sa.select(r).where(lineage.runs(r), r.c.run_id.in_(run_ids)).order_by(r.c.run_index)
+    is_listed = in_json_array(sa.type_coerce(r.c.run_id, sa.Text()), json.dumps([*map(codec.encode_text, run_ids)]))
+    query = sa.select(r).where(lineage.runs(r), is_listed).order_by(r.c.run_index)
     rows = connection.execute(query).mappings().all()
     runs = reads.load_runs(connection, tables, lineage, rows)
     for row in rows:
