@@ -6,9 +6,7 @@ What is here adapts constructors, and nothing else: a test that uses other parts
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +16,7 @@ import agents
 import agents.extensions.memory
 import agents.extensions.memory.advanced_sqlite_session  # subclasses the SDK's own session
 import agents.extensions.memory.async_sqlite_session
+import agents.extensions.memory.encrypt_session  # asks for the class of the session that it wraps
 import agents.memory
 import agents.memory.sqlite_session
 import pytest
@@ -25,7 +24,6 @@ import pytest
 from kern_nb.bridges.openai_agents import KernSession, memory
 from kern_nb.db import SessionStore, SqliteDb
 
-_sessions = 0
 _stores: dict[Path, SessionStore] = {}
 _stack = contextlib.ExitStack()
 
@@ -51,8 +49,6 @@ class StoredSession(KernSession):
         messages_table: str = "agent_messages",
         session_settings: Any = None,
     ) -> None:
-        global _sessions  # noqa: PLW0603
-        _sessions += 1
         super().__init__(session_id, _open(db_path), session_settings=session_settings)
 
     def close(self) -> None:
@@ -113,7 +109,7 @@ def pytest_sessionstart() -> None:
 
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
-    """Close the stores of a test, and note whether it has one."""
+    """Close the stores of a test."""
     yield
     _stores.clear()
     _stack.close()

@@ -18,7 +18,6 @@ def cancel_run(
     store: SessionStore, run_id: str, *, session_id: str, reason: str, user_id: str | None, expected_status: str
 ) -> bool:
     """Cancel a run of a session if it has a status, and no user or this one; returns whether it was cancelled."""
-
     with store.transaction():
         store.write(lambda connection: _lock(connection, store, session_id))
         row = find_run(store, run_id)

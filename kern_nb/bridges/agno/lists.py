@@ -24,7 +24,7 @@ def find_sessions(
     limit: int | None,
     page: int | None,
 ) -> tuple[list[Session], int]:
-    """A page of matching sessions without their runs, and the number of all; ``filters`` are arguments of `get_sessions`."""
+    """A page of matching sessions without runs, and the number of all; ``filters`` are arguments of `get_sessions`."""
     s = store.tables.sessions
     where = list(_conditions(s, **filters))
     query = sa.select(s).where(*where)

@@ -1,0 +1,51 @@
+"""A pytest plugin for the tests of langgraph-checkpoint-sqlite: `KernSaver` in place of its own savers.
+
+It replaces `SqliteSaver` and `AsyncSqliteSaver` before the tests are imported.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+import langgraph.checkpoint.sqlite
+import langgraph.checkpoint.sqlite.aio
+
+from kern_nb.bridges.langgraph import KernSaver
+from kern_nb.db import SqliteDb
+
+
+@contextmanager
+def _open(target: str) -> Iterator[KernSaver]:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "memory.db" if target == ":memory:" else Path(target).with_suffix(".kern.db")
+        with SqliteDb(path) as store:
+            yield KernSaver(store)
+
+
+class StoredSaver(KernSaver):
+    """A `KernSaver` that is opened as a `SqliteSaver`."""
+
+    @staticmethod
+    @contextmanager
+    def from_conn_string(conn_string: str) -> Iterator[KernSaver]:
+        """Open a store beside the file."""
+        with _open(conn_string) as saver:
+            yield saver
+
+
+class AsyncStoredSaver(KernSaver):
+    """A `KernSaver` that is opened as an `AsyncSqliteSaver`."""
+
+    @staticmethod
+    @asynccontextmanager
+    async def from_conn_string(conn_string: str) -> AsyncIterator[KernSaver]:
+        """Open a store beside the file."""
+        with _open(conn_string) as saver:
+            yield saver
+
+
+langgraph.checkpoint.sqlite.SqliteSaver = StoredSaver  # type: ignore[misc]
+langgraph.checkpoint.sqlite.aio.AsyncSqliteSaver = AsyncStoredSaver  # type: ignore[misc]
