@@ -90,7 +90,8 @@ class Row(NamedTuple):
 
 def run_pytest(folder: Path, report: Path, *arguments: str, **variables: str) -> str:
     """Run pytest in a folder; returns what it printed if tests failed, otherwise an empty string."""
-    command = [sys.executable, "-m", "pytest", "-q", "--tb=short", f"--junit-xml={report}", *arguments]
+    options = ["-q", "--tb=short", "-o", "junit_family=xunit1", f"--junit-xml={report}"]  # which has properties
+    command = [sys.executable, "-m", "pytest", *options, *arguments]
     process = subprocess.run(
         command, cwd=folder, env=os.environ | variables, capture_output=True, text=True, check=False, timeout=900
     )
@@ -103,7 +104,7 @@ def run_suite(suite: Suite, folder: Path, report: Path, *, is_ours: bool) -> str
     """Run the tests of a suite with its own store or ours."""
     paths = list(dict.fromkeys(path for part in suite.parts.values() for path in part))
     options = ["-c", "pyproject.toml", "--rootdir", ".", "-p", "no:cacheprovider", "-p", "no:playwright"]
-    options += ["--timeout=20", *suite.options, *(["-p", suite.plugin] if is_ours else ())]
+    options += ["--timeout=15", *suite.options, *(["-p", suite.plugin] if is_ours else ())]
     search_path = os.pathsep.join([str(sdists.LIBRARIES), str(HERE)])
     return run_pytest(folder, report, *options, *paths, PYTHONPATH=search_path)
 
