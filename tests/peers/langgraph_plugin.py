@@ -12,13 +12,17 @@ from pathlib import Path
 
 import langgraph.checkpoint.sqlite
 import langgraph.checkpoint.sqlite.aio
+import pytest
 
 from kern_nb.bridges.langgraph import KernSaver
 from kern_nb.db import SqliteDb
 
+_opened: list[str] = []
+
 
 @contextmanager
 def _open(target: str) -> Iterator[KernSaver]:
+    _opened.append(target)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "memory.db" if target == ":memory:" else Path(target).with_suffix(".kern.db")
         with SqliteDb(path) as store:
@@ -49,3 +53,11 @@ class AsyncStoredSaver(KernSaver):
 
 langgraph.checkpoint.sqlite.SqliteSaver = StoredSaver  # type: ignore[misc]
 langgraph.checkpoint.sqlite.aio.AsyncSqliteSaver = AsyncStoredSaver  # type: ignore[misc]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_teardown(item: pytest.Item) -> None:
+    """Record whether a test has used our store: others are not counted."""
+    if _opened:
+        item.user_properties.append(("store", "sqlite"))
+    _opened.clear()

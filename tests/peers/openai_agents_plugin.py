@@ -113,3 +113,10 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     yield
     _stores.clear()
     _stack.close()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_teardown(item: pytest.Item) -> None:
+    """Record whether a test has used our store: others are not counted."""
+    if _stores:
+        item.user_properties.append(("store", "sqlite"))

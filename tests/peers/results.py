@@ -32,3 +32,8 @@ def by_test(path: Path) -> dict[str, bool]:
         if result.has_passed is not None:
             outcomes[result.test] = result.has_passed and outcomes.get(result.test, True)
     return outcomes
+
+
+def using_store(path: Path) -> set[str]:
+    """The tests that used our store."""
+    return {result.test for result in read(path) if "store" in result.properties}

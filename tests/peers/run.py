@@ -90,7 +90,7 @@ class Row(NamedTuple):
 
 def run_pytest(folder: Path, report: Path, *arguments: str, **variables: str) -> str:
     """Run pytest in a folder; returns what it printed if tests failed, otherwise an empty string."""
-    options = ["-q", "--tb=short", "-o", "junit_family=xunit1", f"--junit-xml={report}"]  # which has properties
+    options = ["-q", "--tb=short", "-o", "junit_family=xunit1", f"--junit-xml={report}"]
     command = [sys.executable, "-m", "pytest", *options, *arguments]
     process = subprocess.run(
         command, cwd=folder, env=os.environ | variables, capture_output=True, text=True, check=False, timeout=900
@@ -109,8 +109,12 @@ def run_suite(suite: Suite, folder: Path, report: Path, *, is_ours: bool) -> str
     return run_pytest(folder, report, *options, *paths, PYTHONPATH=search_path)
 
 
-def compare(suite: Suite, theirs: dict[str, bool], ours: dict[str, bool]) -> tuple[list[Row], list[str]]:
-    """The rows of a suite, and the problems: differences that are not expected, and expected ones that are none."""
+def compare(suite: Suite, their_report: Path, our_report: Path) -> tuple[list[Row], list[str]]:
+    """The rows of a suite, and the problems: differences that are not expected, and expected ones that are none.
+
+    Counted are the tests that use a store.
+    """
+    theirs, ours, users = results.by_test(their_report), results.by_test(our_report), results.using_store(our_report)
     with (HERE / "expected_differences.toml").open("rb") as file:
         expected = [test for group in tomllib.load(file).get(suite.sdist, []) for test in group["tests"]]
     failed = {test for test, has_passed in theirs.items() if has_passed and not ours.get(test, False)}
@@ -123,11 +127,11 @@ def compare(suite: Suite, theirs: dict[str, bool], ours: dict[str, bool]) -> tup
     ]
     names = {*theirs, *(test.partition("[")[0] for test in theirs)}
     problems += [f"is listed as a difference, and does not exist: {test}" for test in expected if test not in names]
-    rows, counted = [], set()
+    rows, rest = [], users & theirs.keys()
     for part, paths in suite.parts.items():
         prefixes = tuple(path.removesuffix(".py").replace("/", ".") for path in paths)
-        tests = [t for t in theirs if t not in counted and t.partition("::")[0].startswith(prefixes)]
-        counted |= set(tests)
+        tests = {test for test in rest if test.partition("::")[0].startswith(prefixes)}
+        rest -= tests
         passed = [sum(outcomes.get(test, False) for test in tests) for outcomes in (theirs, ours)]
         title = f"{suite.sdist} {version(suite.sdist)}: {part}"
         rows.append(Row(title, f"{passed[0]} of {len(tests)}", {"sqlite": f"{passed[1]} of {len(tests)}"}))
@@ -186,7 +190,7 @@ def main() -> int:
             runs.append((suite, files, futures))
         for suite, files, futures in runs:
             outputs = [future.result() for future in futures]
-            suite_rows, differences = compare(suite, *(results.by_test(file) for file in files))
+            suite_rows, differences = compare(suite, *files)
             rows += suite_rows
             problems += differences
             if differences:
