@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from weakref import WeakKeyDictionary
 
 from kern_nb import models
-from kern_nb._lazy import lazy_names
 from kern_nb.errors import BadUsage
 from kern_nb.runtime.session_owner import SessionOwner
 
@@ -24,18 +23,9 @@ if TYPE_CHECKING:
     from kern_nb.runtime.context import RunContext
     from kern_nb.runtime.settings import AgentSettings
     from kern_nb.runtime.summaries import SessionSummaryManager
-    from kern_nb.runtime.tools import Tool, handoff, tool
+    from kern_nb.runtime.tools import Tool
 
-__all__ = ["Agent", "RunContext", "SessionSummaryManager", "Tool", "handoff", "tool"]
-
-__getattr__, __dir__ = lazy_names(
-    __name__,
-    {
-        "kern_nb.runtime.context": ["RunContext"],
-        "kern_nb.runtime.summaries": ["SessionSummaryManager"],
-        "kern_nb.runtime.tools": ["Tool", "handoff", "tool"],
-    },
-)
+__all__ = ["Agent", "Instructions"]
 
 _INSTRUCTIONS = "Pass a text, a list of texts, or a function that returns one."
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from kern_nb.agent import Agent
+from kern_nb.agent.agent import Agent
 from kern_nb.errors import BadUsage, RunFailed, did_you_mean
 from kern_nb.extra_keys import TOOL_CALL_ID
 
