@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from kern_nb.bridges.agno.runs import find_run, to_records
+from kern_nb.bridges.agno.run_rows import find_run, to_records
 from kern_nb.bridges.agno.writes import put_runs
 from kern_nb.db import reads
 from kern_nb.db.open_runs import update_session

@@ -14,12 +14,12 @@ from agno.db.utils import (
     validate_pagination,
 )
 
-from kern_nb.bridges.agno import runs as run_reads
+from kern_nb.bridges.agno import run_rows
 from kern_nb.bridges.agno import sessions as session_io
 from kern_nb.bridges.agno.conditional_writes import cancel_run, reassign_owner
 from kern_nb.bridges.agno.lists import find_sessions
 from kern_nb.bridges.agno.others import passes_others_on
-from kern_nb.bridges.agno.runs import RunCache, SessionRuns
+from kern_nb.bridges.agno.runs import RunCache, SessionRuns, read_sessions
 from kern_nb.bridges.agno.warnings import warn_not_saved, warning_of_failure
 from kern_nb.bridges.agno.writes import delete_run, put_runs
 from kern_nb.db.store import SessionStore
@@ -176,7 +176,7 @@ class AgnoDb(BaseDb):
         filters["session_type"] = None if session_type is None else SessionType(session_type).value
         options: JsonObject = {"sort_by": sort_by, "sort_order": sort_order, "limit": limit, "page": page}
         records, total = find_sessions(self.store, filters, **options)
-        runs = run_reads.read_sessions(self.store, records, self._cache) if include_runs else {}
+        runs = read_sessions(self.store, records, self._cache) if include_runs else {}
         rows = [session_io.to_row(record) | {"runs": runs.get(record.session_id)} for record in records]
         if not deserialize:
             return rows, total
@@ -340,7 +340,7 @@ class AgnoDb(BaseDb):
             if self._is_copy(data, session_id, run_index):
                 return
             owner = user_id if user_id is not None else data.get("user_id")
-            runs = run_reads.to_records(data, cast("SessionTypeName", get_run_type(run)), owner)
+            runs = run_rows.to_records(data, cast("SessionTypeName", get_run_type(run)), owner)
             inherited = self._cache.inherited.get(data["run_id"])
             if inherited is not None:
                 continue_inherited(runs[0], self.store.get_run(inherited.run_id), data)
@@ -361,7 +361,7 @@ class AgnoDb(BaseDb):
         """A run of Agno's, or the row of its table as a dict; None if there is none."""
         inherited = self._cache.inherited.get(run_id)
         if inherited is None:
-            row = run_reads.find_run(self.store, run_id)
+            row = run_rows.find_run(self.store, run_id)
         else:
             row = next((r for r in self._runs(inherited.session_id).rows() if r["run_id"] == run_id), None)
         if row is None or not deserialize:
@@ -409,7 +409,7 @@ class AgnoDb(BaseDb):
                 "limit": limit,
                 "offset": offset,
             }
-            rows, total = run_reads.find_runs(self.store, filters, **run_options)
+            rows, total = run_rows.find_runs(self.store, filters, **run_options)
         else:
             rows = [r for r in self._runs(session_id).rows() if all(r[name] == v for name, v in filters.items())]
             if rows and sort_by in rows[0] and sort_by != "run_data":

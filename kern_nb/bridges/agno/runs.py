@@ -7,7 +7,6 @@ messages only of those that have changed since.
 from __future__ import annotations
 
 import json
-import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
@@ -16,25 +15,22 @@ import sqlalchemy as sa
 from agno.db.utils import HISTORY_SKIP_STATUSES, deserialize_history_run
 from sqlalchemy.engine import Connection
 
-from kern_nb.bridges.agno.writes import runs_inside
+from kern_nb.bridges.agno.run_rows import IS_INSIDE, small_columns, to_row
 from kern_nb.db import codec, mapping, reads
 from kern_nb.db.column_types import StoredRow
 from kern_nb.db.lineage import Lineage, Segment, load_lineage
 from kern_nb.db.schema import Tables
 from kern_nb.db.sql_expressions import in_json_array
 from kern_nb.db.store import SessionStore
-from kern_nb.errors import RunNotFound
-from kern_nb.interop.agno import AGNO, REPLACES, as_copy, from_agno, has_runs, inherited_id, to_agno
-from kern_nb.records import Run, Session, SessionType
+from kern_nb.interop.agno import AGNO, REPLACES, as_copy, inherited_id, to_agno
+from kern_nb.records import Run, Session
 
 JsonObject = dict[str, Any]
 
 _MAX_SESSIONS = 64
 _MAX_INHERITED = 20_000
-_SAVED_AT = "saved_at"  # in ``internal``: when Agno saved the run, in microseconds; changes with every save
 _WAITING = ("PAUSED", "RUNNING")  # a run that may have answers since Agno saved it; one that is resumed is running
 _REPLACES = f'"{REPLACES}": "'
-_IS_INSIDE = '"inside": {'  # in the text of ``internal``; see `kern_nb.interop.agno`
 
 
 class _Version(NamedTuple):
@@ -110,7 +106,7 @@ class SessionRuns:
 
     def rows(self) -> list[JsonObject]:
         """The rows that Agno's database returns of the runs, in order."""
-        return [_row(row, codec.loads(text)) for row, text in self._texts(None)]
+        return [to_row(row, codec.loads(text)) for row, text in self._texts(None)]
 
     def objects(self) -> list[Any]:
         """The runs of an agent's session as Agno's objects, in order."""
@@ -175,7 +171,7 @@ class _Selection:
         self.versions = {
             row["run_id"]: _Version(row["text"], row["status"], row["finished_at"], lineage.cut(row)) for row in rows
         }
-        self.shown = _in_agnos_order([row for row in rows if _IS_INSIDE not in (row["text"] or "")])
+        self.shown = _in_agnos_order([row for row in rows if IS_INSIDE not in (row["text"] or "")])
         if limit is not None:
             in_context = [
                 r for r in self.shown if r["parent_run_id"] is None and r["status"] not in HISTORY_SKIP_STATUSES
@@ -244,16 +240,8 @@ def _add_requirements(connection: Connection, tables: Tables, runs: Sequence[Run
 def _small_rows(connection: Connection, tables: Tables, lineage: Lineage) -> Sequence[StoredRow]:
     """The small columns of the runs of a lineage, in order."""
     r = tables.runs
-    query = sa.select(*_small_columns(tables)).where(lineage.runs(r)).order_by(r.c.run_index)
+    query = sa.select(*small_columns(tables)).where(lineage.runs(r)).order_by(r.c.run_index)
     return connection.execute(query).mappings().all()
-
-
-def _small_columns(tables: Tables) -> list[sa.ColumnElement[Any]]:
-    """The columns of runs without those of any size; ``text`` is that of ``internal``."""
-    r = tables.runs.c
-    owners = (r.agent_id, r.team_id, r.workflow_id, r.user_id)
-    identity = (r.session_id, r.run_index, r.run_id, r.parent_run_id, r.run_type)
-    return [*identity, *owners, r.status, r.finished_at, sa.type_coerce(r.internal, sa.Text()).label("text")]
 
 
 def _in_agnos_order(rows: Sequence[StoredRow]) -> list[StoredRow]:
@@ -273,7 +261,7 @@ def _with_inside(rows: Sequence[Any], run_ids: Iterable[str]) -> list[str]:
     result = list(run_ids)
     by_parent: dict[str, list[str]] = {}
     for row in rows:
-        if _IS_INSIDE in (row["text"] or ""):
+        if IS_INSIDE in (row["text"] or ""):
             by_parent.setdefault(row["parent_run_id"], []).append(row["run_id"])
     for run_id in result:  # grows
         result += by_parent.get(run_id, ())
@@ -296,62 +284,3 @@ def _load(connection: Connection, tables: Tables, lineage: Lineage, run_ids: lis
             if (connection.execute(last).scalar() or 0) <= cut:
                 runs += reads.load_runs(connection, tables, Lineage([Segment(row["session_id"])]), [row])
     return {run.run_id: run for run in runs}
-
-
-def _row(row: StoredRow, data: JsonObject) -> JsonObject:
-    """The row that Agno's database returns of a run."""
-    note = codec.loads(row["text"]).get(AGNO, {}) if row["text"] else {}
-    created_at = data.get("created_at")
-    updated_at = note[_SAVED_AT] // 1_000_000 if _SAVED_AT in note else created_at
-    names = ("run_type", "agent_id", "team_id", "workflow_id", "user_id", "run_index")
-    same = {name: data.get(name) for name in ("run_id", "session_id", "parent_run_id", "status")}
-    times = {"created_at": created_at, "updated_at": updated_at}
-    return {**same, **{name: row[name] for name in names}, "run_data": data, **times}
-
-
-def to_records(data: JsonObject, kind: SessionType, user_id: str | None) -> list[Run]:
-    """The runs to store for a run of Agno's."""
-    runs = from_agno(data, kind=kind, user_id=user_id)
-    saved_at = time.time_ns() // 1_000
-    for run in runs:
-        run.internal[AGNO][_SAVED_AT] = saved_at
-    return runs
-
-
-def find_runs(
-    store: SessionStore, filters: JsonObject, *, sort_by: str | None, ascending: bool, limit: int | None, offset: int
-) -> tuple[list[JsonObject], int]:
-    """The rows of matching runs of all sessions, own ones each, and the number of all matches."""
-    tables = store.tables
-    r = tables.runs
-    inside = sa.type_coerce(r.c.internal, sa.Text()).contains(_IS_INSIDE, autoescape=True)
-    where = [sa.or_(r.c.internal.is_(None), sa.not_(inside))]
-    where += [r.c[name] == value for name, value in filters.items()]
-    query = sa.select(r.c.run_id).where(*where)
-    column = "created_at" if sort_by == "updated_at" else sort_by
-    if column is not None and column in r.c.keys():  # noqa: SIM118 - a column collection
-        query = query.order_by(r.c[column].asc() if ascending else r.c[column].desc())
-    query = query.order_by(r.c.run_index, r.c.created_at, r.c.run_id)
-    if limit is not None:
-        query = query.limit(limit).offset(offset)
-    with store.read_connection() as connection:
-        total = connection.execute(sa.select(sa.func.count()).select_from(r).where(*where)).scalar_one()
-        run_ids = connection.execute(query).scalars().all()
-    return [row for run_id in run_ids if (row := find_run(store, run_id)) is not None], total
-
-
-def find_run(store: SessionStore, run_id: str) -> JsonObject | None:
-    """The row of a run; None if there is none."""
-    r = store.tables.runs
-    try:
-        run = store.get_run(run_id)
-    except RunNotFound:
-        return None
-    with store.read_connection() as connection:
-        row = (
-            connection.execute(sa.select(*_small_columns(store.tables)).where(r.c.run_id == run_id)).mappings().first()
-        )
-    if row is None:
-        return None
-    inside = {step.run_id: step for step in runs_inside(store, run_id)} if has_runs(run) else {}
-    return _row(row, to_agno(run, inside=inside))
