@@ -16,6 +16,8 @@ from agno.run.workflow import WorkflowRunOutput
 from agno.session import TeamSession, WorkflowSession
 from contract_values import SESSIONS, fill, run, run_ids, session
 
+pytestmark = pytest.mark.filterwarnings("ignore::kern_nb.bridges.agno.SaveFailed")  # Agno logs what is not saved
+
 RUNS = {
     "agent": run("r1", content="Hi", metadata={"a": 1}),
     "team": TeamRunOutput(run_id="r1", team_id="t1", content="Hi", status=RunStatus.completed, metadata={"a": 1}),
