@@ -170,7 +170,7 @@ def test_messages_in_log_records(listener, store):
     body = {"resourceLogs": [{"scopeLogs": [{"logRecords": [logs, {"body": {"stringValue": "a line of a log"}}]}]}]}
     status, _, content = send(listener, json.dumps(body), path="/v1/logs")
     assert (status, content) == (200, b"{}")
-    assert not store.exists()
+    assert store.list_sessions() == []
     send(listener, json.dumps(document(ONE_SPAN)))
     assert list(store.runs_df()["input"]) == ["Where?"]
 
