@@ -16,6 +16,7 @@ import weakref
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
+from kern_nb.bridges.otel.histories import Histories
 from kern_nb.bridges.otel.live_trace import LiveTrace, Plan
 from kern_nb.bridges.otel.spool import Arrival, SpanSpool
 from kern_nb.db import heartbeats
@@ -23,7 +24,7 @@ from kern_nb.db.store import SessionStore
 from kern_nb.errors import HasBranches, KernError, RunNotFound, SessionNotFound
 from kern_nb.ingest.importer import RECORD_ERRORS, Draft
 from kern_nb.ingest.importers.otel import read_sessions
-from kern_nb.ingest.importers.otel.messages import Thread, parse_messages
+from kern_nb.ingest.importers.otel.messages import Thread
 from kern_nb.ingest.importers.otel.spans import Event, Span
 from kern_nb.ingest.importers.otel.trace import Trace
 from kern_nb.ingest.writer import write_drafts
@@ -76,6 +77,7 @@ class TraceRecorder:
         self._wake = threading.Condition(self._lock)
         self._traces: dict[str, LiveTrace] = {}
         self._spool = SpanSpool(store)
+        self._histories = Histories(store)
         self._arrivals: list[Arrival] = []  # what is not in the spool yet
         self._next_adoption = self._next_beat = 0.0
         self._thread: threading.Thread | None = None
@@ -240,17 +242,9 @@ class TraceRecorder:
 
     def _load_thread(self, session_id: str, trace: LiveTrace) -> Thread:
         """What a session had said before a trace: its model calls repeat it."""
-        thread = Thread()
-        session = self.store.get_session(session_id) if self.store.exists() else None
         start = trace.start_ns
         later = [other.stored_runs() for other in self._traces.values() if other is trace or other.start_ns > start]
-        excluded = frozenset[str]().union(*later)
-        runs = [run for run in (session and session.runs) or () if run.parent_run_id is None]
-        runs = [run for run in runs if run.run_id not in excluded]
-        runs = [run for run in runs if run.created_at is None or run.created_at.timestamp() * 1e9 < start]
-        for run in runs:
-            thread.remember(parse_messages(_to_record(message) for message in run.messages))
-        return thread
+        return self._histories.load(session_id, start, frozenset[str]().union(*later))
 
     def _find_run(self, run_id: str) -> Run | None:
         try:
@@ -354,13 +348,6 @@ if hasattr(os, "register_at_fork"):
 def _watch(reference: weakref.ref[TraceRecorder]) -> None:
     while (recorder := reference()) is not None and recorder.watch():
         del recorder
-
-
-def _to_record(message: Message) -> dict[str, object]:
-    """A stored message, as the importer reads messages."""
-    calls = [{"id": call.tool_call_id, "name": call.tool_name, "arguments": call.args} for call in message.tool_calls]
-    record = {"role": message.role, "content": message.content, "tool_calls": calls}
-    return record | {"tool_call_id": message.tool_call_id, "name": message.tool_name}
 
 
 def _records(run: Run) -> Iterable[Run | Message]:
