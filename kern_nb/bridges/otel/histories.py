@@ -50,7 +50,7 @@ class Histories:
             for run_id, pieces in self._read(connection, lineage, missing).items():
                 current[run_id] = states[run_id], pieces
         thread.remember([piece for run_id in states if run_id in current for piece in current[run_id][1]])
-        self._sessions[session_id] = current
+        self._sessions[session_id] = known | current
         self._sessions.move_to_end(session_id)
         while len(self._sessions) > _MAX_SESSIONS:
             self._sessions.popitem(last=False)

@@ -78,6 +78,11 @@ class LiveTrace:
         return len(self.spans) + len(self._events)
 
     @property
+    def may_be_stored(self) -> bool:
+        """Whether it is one of an agent, or may be: a web server sends many that are not."""
+        return self._is_relevant or bool(self._events)
+
+    @property
     def has_waiting_events(self) -> bool:
         """Whether there are events whose span has not arrived."""
         return bool(self._events)

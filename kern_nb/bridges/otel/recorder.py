@@ -78,7 +78,7 @@ class TraceRecorder:
         self._traces: dict[str, LiveTrace] = {}
         self._spool = SpanSpool(store)
         self._histories = Histories(store)
-        self._arrivals: list[Arrival] = []  # what is not in the spool yet
+        self._arrivals: list[Arrival] = []  # not in the spool yet: of traces without an agent so far, too
         self._next_adoption = self._next_beat = 0.0
         self._thread: threading.Thread | None = None
         self._is_closed = False
@@ -209,8 +209,9 @@ class TraceRecorder:
     def _store_arrivals(self, batch: _Batch) -> None:
         """Store what has arrived, and which runs it is about to be written as."""
         plans = {trace.trace_id: plan for trace, plan in batch.plans if trace.has_new_runs(plan)}
-        self._spool.add(self._arrivals, plans)
-        self._arrivals = []
+        may_be_stored = {name for name, trace in self._traces.items() if trace.may_be_stored}
+        self._spool.add([arrival for arrival in self._arrivals if arrival.trace_id in may_be_stored], plans)
+        self._arrivals = [arrival for arrival in self._arrivals if arrival.trace_id not in may_be_stored]
 
     def _adopt(self) -> None:
         """Take over the traces of processes that are gone; they are written by the thread."""
@@ -305,6 +306,8 @@ class TraceRecorder:
         self._spool.remove([trace.trace_id for trace in traces])
         for trace in traces:
             del self._traces[trace.trace_id]
+        if traces:
+            self._arrivals = [arrival for arrival in self._arrivals if arrival.trace_id in self._traces]
 
     @staticmethod
     def _abandon(trace: LiveTrace) -> None:

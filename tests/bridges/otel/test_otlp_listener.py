@@ -279,6 +279,7 @@ def test_a_read_only_store_is_no_reason_to_try_again(tmp_path, store):
         assert "retry-after" not in fields
         assert "read-only" in json.loads(content)["message"]
         listener._recorder._traces.clear()  # else close() raises the same
+        listener._recorder._arrivals.clear()
 
 
 # Listeners ------------------------------------------------------------------------------------------------------------
