@@ -29,7 +29,7 @@ from kern_nb.ingest.importers.otel.spans import Event, Span
 from kern_nb.ingest.importers.otel.trace import Trace
 from kern_nb.ingest.writer import write_drafts
 from kern_nb.ingest_report import Problem
-from kern_nb.records import Message, Run
+from kern_nb.records import Run
 
 _log = logging.getLogger("kern_nb.otel")
 
@@ -257,7 +257,7 @@ class TraceRecorder:
         run = self._find_run(run_id)
         if run is None:
             return None
-        return {str(item.extra["span_id"]) for item in _records(run) if "span_id" in item.extra}
+        return {str(item.extra["span_id"]) for item in (run, *run.messages) if "span_id" in item.extra}
 
     # The thread -------------------------------------------------------------------------------------------------------
 
@@ -351,7 +351,3 @@ if hasattr(os, "register_at_fork"):
 def _watch(reference: weakref.ref[TraceRecorder]) -> None:
     while (recorder := reference()) is not None and recorder.watch():
         del recorder
-
-
-def _records(run: Run) -> Iterable[Run | Message]:
-    return (run, *run.messages)
