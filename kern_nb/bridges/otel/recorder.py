@@ -29,7 +29,7 @@ from kern_nb.ingest.importers.otel.spans import Event, Span
 from kern_nb.ingest.importers.otel.trace import Trace
 from kern_nb.ingest.writer import write_drafts
 from kern_nb.ingest_report import Problem
-from kern_nb.records import Run
+from kern_nb.records import Message, Run
 
 _log = logging.getLogger("kern_nb.otel")
 
@@ -257,7 +257,8 @@ class TraceRecorder:
         run = self._find_run(run_id)
         if run is None:
             return None
-        return {str(item.extra["span_id"]) for item in (run, *run.messages) if "span_id" in item.extra}
+        items: list[Run | Message] = [run, *run.messages]
+        return {str(item.extra["span_id"]) for item in items if "span_id" in item.extra}
 
     # The thread -------------------------------------------------------------------------------------------------------
 

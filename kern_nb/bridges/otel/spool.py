@@ -146,13 +146,13 @@ class SpanSpool:
         if not self._is_durable or not self._exists():
             return {}
         with self._store.read_connection() as connection:
-            if not self._find_gone(connection):
+            if not self._find_gone(connection, is_locking=False):
                 return {}
         self._create()
 
         def move(connection: Connection) -> list[Any]:
             self._touch(connection)
-            gone = self._find_gone(connection)
+            gone = self._find_gone(connection, is_locking=True)
             p = self._tables.parts
             query = sa.select(p).where(p.c.recorder_id.in_(gone)).order_by(p.c.recorder_id, p.c.position)
             rows = [dict(row) for row in connection.execute(query).mappings()]
@@ -203,11 +203,11 @@ class SpanSpool:
             row = {"recorder_id": self._id, "process": current_process(), "heartbeat_at": current_micros()}
             connection.execute(r.insert().values(row))
 
-    def _find_gone(self, connection: Connection) -> list[str]:
+    def _find_gone(self, connection: Connection, *, is_locking: bool) -> list[str]:
         r = self._tables.recorders
         silence = (current_micros() - r.c.heartbeat_at).label("silence")
         query = sa.select(r.c.recorder_id, r.c.process, silence).where(r.c.recorder_id != self._id)
-        rows = connection.execute(self._store.locked(query)).all()
+        rows = connection.execute(self._store.locked(query) if is_locking else query).all()
         return [row.recorder_id for row in rows if integrity.process_state(row.process, "", row.silence)[0] == "gone"]
 
     def _delete(self, connection: Connection, recorder_ids: Collection[str]) -> None:
