@@ -18,7 +18,7 @@ from kern_nb.db import heartbeats, integrity, mapping, reads, sql_expressions
 from kern_nb.db.column_types import StoredRow
 from kern_nb.db.open_runs import lock_session_of_run, next_revision, require_open_run, update_session
 from kern_nb.db.process_identity import current_process
-from kern_nb.db.run_writes import finish_run, insert_requirements, insert_run, upsert_session
+from kern_nb.db.run_writes import finish_run, index_floor, insert_requirements, insert_run, upsert_session
 from kern_nb.db.schema import Tables
 from kern_nb.errors import AlreadyClaimed, BadUsage, RunClosed, RunNotFound, StillWaiting
 from kern_nb.extra_keys import SENDER, STATE_AFTER
@@ -95,7 +95,7 @@ def hand_off_session(
     run.messages = [Message(role="user", content=text, created_at=now)]
     extra = {SENDER: by} if by else {}
     run.requirements = [Requirement(kind="handoff", assignee=to, prompt=text, created_at=now, extra=extra)]
-    return insert_run(connection, store, session_id, run, session["fork_run_index"]).requirements[0]
+    return insert_run(connection, store, session_id, run, index_floor(session)).requirements[0]
 
 
 def claim_run(

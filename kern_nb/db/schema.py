@@ -33,6 +33,7 @@ ALLOWED_VALUES = {
 """The allowed values of a column, by table and column."""
 
 MIN_VALUES = {"run_index": 0, "message_index": 0, "call_index": 0, "revision": 0}
+MIN_VALUES |= {"last_deleted_run_index": 0}
 MIN_VALUES |= {"fork_run_index": -1, "fork_message_index": -1}
 """The smallest allowed value of a column."""
 
@@ -114,6 +115,8 @@ class Tables:
             sa.Column("source_key", Text),
             # How often its own fields were changed, for savers that compare; NULL is 0.
             sa.Column("revision", Integer),
+            # The highest index that a deleted run of its own had: no later run gets it, or a lower one.
+            sa.Column("last_deleted_run_index", Integer),
         )
         self.runs = table(
             "_runs",

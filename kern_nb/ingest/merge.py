@@ -116,7 +116,7 @@ class DraftMerger:
             return self._branch_after(aligned, parent, match)
         self._note_line(draft)
         row = self._session_row(draft, draft.session_id)
-        merged = self._new_session(draft, row, StoredLine(row, [], 0, 0), first=0, cut=None)
+        merged = self._new_session(draft, row, StoredLine(row, [], 0, -1), first=0, cut=None)
         if draft.fork is not None:
             parent_id = draft.fork.session_id
             merged.changes.warning = f"is stored without its inherited runs: the store has no session {parent_id!r}"
@@ -193,7 +193,7 @@ class DraftMerger:
         )
         new.keys, new.has_loaded_keys = keys, True
         line.runs.append(new)
-        line.next_index += 1
+        line.last_index = line.next_index
         return run
 
     def _repeated_history(self, draft: Draft, line: StoredLine, i: int) -> int:
@@ -306,7 +306,7 @@ class DraftMerger:
             n_equal -= 1
             fork, cut = _point_in(last, len(draft.keys[n_equal]))
         else:
-            fork, cut = (parent.next_index - 1 if run is None else run.run_index - 1, None), None
+            fork, cut = (parent.last_index if run is None else run.run_index - 1, None), None
         repeated = _tokens(draft.runs[:n_equal])
         if cut is not None:
             repeated += _message_tokens(draft.runs[n_equal], cut.count)
@@ -334,7 +334,7 @@ class DraftMerger:
         }
         until = fork[0] if fork[1] is None else fork[0] - 1
         inherited = [run for run in parent.runs if run.run_index <= until]
-        line = StoredLine(row, inherited, len(inherited), fork[0] + 1)
+        line = StoredLine(row, inherited, len(inherited), fork[0])
         merged = self._new_session(draft, row, line, first=n_equal, cut=cut)
         merged.is_branch = True
         return merged
@@ -352,7 +352,7 @@ class DraftMerger:
             return _point_in(run, n)
         if parent.runs and (last := parent.runs[-1]).is_inherited_part and last.cut is not None:
             return _point_in(last, last.cut.count)
-        return (parent.next_index - 1, None), None
+        return (parent.last_index, None), None
 
     def _with_inherited(self, draft: Draft, cut: InheritedMessages | None) -> Draft:
         """A draft whose first run repeats what it inherits of a run, as the drafts of copies do."""
@@ -465,7 +465,7 @@ class DraftMerger:
                     continue  # an older copy
                 changes.replaced.append(run.run_id)
             index = line.next_index if row is None else row["run_index"]
-            line.next_index = max(line.next_index, index + 1)
+            line.last_index = max(line.last_index, index)
             run.parent_run_id = parent_run_id
             run.agent_id = run.agent_id or draft.session.agent_id
             nested = {"session_id": draft.session_id, "name": title}
@@ -550,7 +550,7 @@ class DraftMerger:
             )
             self._set_run(stored, draft, i)
             line.runs.append(stored)
-            line.next_index += 1
+            line.last_index = line.next_index
 
     @staticmethod
     def _set_run(run: StoredRun, draft: Draft, i: int) -> None:

@@ -66,13 +66,19 @@ class StoredLine:
         session: The session's row; of a new session, the row to insert.
         runs: Its top-level runs.
         n_inherited: The number of runs that it inherits as a whole.
-        next_index: The index of its next run.
+        last_index: The index of its last run, a nested agent's included.
     """
 
     session: StoredRow | Row
     runs: list[StoredRun]
     n_inherited: int
-    next_index: int
+    last_index: int
+
+    @property
+    def next_index(self) -> int:
+        """The index of its next run."""
+        deleted = self.session.get("last_deleted_run_index")
+        return max(self.last_index, -1 if deleted is None else deleted) + 1
 
     @property
     def session_id(self) -> str:
@@ -83,7 +89,7 @@ class StoredLine:
         """Append a run of which the session has inherited messages only: a longer copy of it adds its own."""
         run_id = run_id_for(self.session_id, len(self.runs))
         self.runs.append(StoredRun(self.session_id, self.next_index, run_id, None, None, cut, [], has_loaded_keys=True))
-        self.next_index += 1
+        self.last_index = self.next_index
 
 
 @dataclass
@@ -148,10 +154,10 @@ class StoredLines:
         for row in reversed(chain):
             parent = self.lines.get(row["parent_session_id"]) if row["parent_session_id"] is not None else None
             own = sorted(runs.get(row["session_id"], ()), key=lambda run: int(run["run_index"]))
-            line = _branch(row, parent) if parent is not None else StoredLine(row, [], 0, 0)
+            line = _branch(row, parent) if parent is not None else StoredLine(row, [], 0, -1)
             cut = _cut_run(row, parent)
             for run in own:
-                line.next_index = max(line.next_index, run["run_index"] + 1)
+                line.last_index = max(line.last_index, run["run_index"])
                 if run["parent_run_id"] is None:
                     identity = (run["session_id"], run["run_index"], run["run_id"], run["source_hash"])
                     line.runs.append(StoredRun(*identity, run["created_at"], cut))
@@ -230,7 +236,7 @@ def _branch(row: StoredRow | Row, parent: StoredLine) -> StoredLine:
     last, message = row["fork_run_index"], row["fork_message_index"]
     until = last if message is None else last - 1
     inherited = [run for run in parent.runs if run.run_index <= until]
-    return StoredLine(row, inherited, len(inherited), last + 1)
+    return StoredLine(row, inherited, len(inherited), last)
 
 
 def _cut_run(row: StoredRow | Row, parent: StoredLine | None) -> InheritedMessages | None:

@@ -33,7 +33,7 @@ def write_entries(
     session_id: str,
     new: Sequence[NewEntry],
     after: Location | None,
-    floor: int | None,
+    floor: int,
 ) -> None:
     """Store entries after one that is stored.
 
@@ -43,7 +43,7 @@ def write_entries(
         session_id: The session.
         new: The entries, in order.
         after: The last message of the entry before them; None if they are the first.
-        floor: The last run that the session inherits.
+        floor: The index that new runs follow; see `index_floor`.
     """
     r = store.tables.runs
     last = (after.run_index, after.message_index) if after is not None else (-1, -1)
@@ -95,7 +95,7 @@ def _insert(
     store: SessionStore,
     session_id: str,
     new: Sequence[NewEntry],
-    floor: int | None,
+    floor: int,
     *,
     run_id: str | None,
 ) -> Run:

@@ -19,7 +19,7 @@ from kern_nb.bridges.pydantic_ai.entries import Location, NewEntry, locate
 from kern_nb.bridges.pydantic_ai.entry_writes import unsaved_runs, write_entries
 from kern_nb.db import session_deletes, session_writes
 from kern_nb.db.open_runs import update_session
-from kern_nb.db.run_writes import upsert_session
+from kern_nb.db.run_writes import index_floor, upsert_session
 from kern_nb.db.sql_expressions import json_text
 from kern_nb.db.store import SessionStore
 
@@ -72,14 +72,18 @@ def write(
         _create(connection, store, record, parent)
     elif parent_id != (stored.head_id if stored is not None else None):
         rewind.rewind(connection, store, row, parent, keep=unsaved_runs(connection, store, new))
-    data, fork = connection.execute(
-        store.locked(sa.select(s.c.session_data, s.c.fork_run_index).where(s.c.session_id == session_id))
-    ).one()
+    columns = (s.c.session_data, s.c.fork_run_index, s.c.last_deleted_run_index)
+    query = store.locked(sa.select(*columns).where(s.c.session_id == session_id))
+    session = connection.execute(query).mappings().one()
     if new:
-        write_entries(connection, store, session_id, new, _locate(connection, store, session_id, parent_id), fork)
+        after, floor = _locate(connection, store, session_id, parent_id), index_floor(session)
+        write_entries(connection, store, session_id, new, after, floor)
     if record.head_id is not None and locate(connection, store, record.head_id) is None:
         raise ConversationConflict(session_id)
-    values = {"session_data": (data or {}) | {KEY: _data(record)}, "updated_at": int(record.updated_at.timestamp())}
+    values = {
+        "session_data": (session["session_data"] or {}) | {KEY: _data(record)},
+        "updated_at": int(record.updated_at.timestamp()),
+    }
     update_session(connection, store, session_id, user_id=record.scope, **values)
 
 
