@@ -18,6 +18,7 @@ from kern_nb.db import (
     references,
     session_deletes,
     session_items,
+    session_rewinds,
     session_search,
     session_writes,
     validation,
@@ -395,6 +396,58 @@ class SessionStore(DataFrameMethods, RunMethods, RequirementMethods):
         options: dict[str, Any] = {"after": after, "before": before, "name": name, "new_session_id": new_session_id}
         options["user_id"] = user_id
         return self.write(lambda connection: session_writes.branch(connection, self, session_id, **options))
+
+    def rewind_session(
+        self,
+        session_id: str,
+        *,
+        after: BranchPointLike = None,
+        before: BranchPointLike = None,
+        keep_as: str | None = None,
+        user_id: str | None = None,
+    ) -> Session:
+        """Move the head of a session back to an earlier point; returns the session without its runs.
+
+        What follows is kept: the session's own runs, with their requirements and scores, move to a new session, of
+        which this one becomes a branch. Nothing is copied, and branches inherit what they inherited. The state is that
+        at the point; title, tags and scores of the session stay. The next runs have indexes after all runs so far.
+        An import of the session's records goes on in the new session.
+
+        Args:
+            session_id: The session.
+            after: The last run (or message) to keep: a run's index, its id or a prefix, or (run, message_index).
+            before: The first run (or message) not to keep.
+            keep_as: The id of the new session; None generates one: ``chat~1`` for the session chat. If nothing follows
+                the point, or inherited runs only, there is none.
+            user_id: The user of the session.
+
+        Raises:
+            SessionNotFound: There is no such session.
+            OwnerMismatch: It is not the session of ``user_id``.
+            RunNotFound: There is no such run.
+            MessageNotFound: There is no such message.
+            AmbiguousReference: Several runs match.
+            RunOpen: A run of its own has not ended; nothing was changed.
+            SessionExists: The session ``keep_as`` exists.
+            BadUsage: Not exactly one of ``after`` and ``before`` is given, or a program stores the head itself.
+
+        Example:
+            >>> from kern_nb.db import InMemoryDb
+            >>> from kern_nb.records import Run
+            >>> store = InMemoryDb()
+            >>> runs = [store.append_run("chat", Run(input=f"Question {number}")) for number in range(3)]
+            >>> store.rewind_session("chat", after=0, keep_as="first try")
+            <Session chat, branch of first try>
+            >>> run = store.append_run("chat", Run(input="Another question"))
+            >>> [run.input for run in store.get_session("chat").runs]
+            ['Question 0', 'Another question']
+            >>> [run.input for run in store.get_session("first try").runs]
+            ['Question 0', 'Question 1', 'Question 2']
+        """
+        if (after is None) == (before is None):
+            raise BadUsage("Rewinding takes after or before.", "Pass one of them: after=2 keeps run 2.")
+        options: dict[str, Any] = {"after": after, "before": before, "keep_as": keep_as, "user_id": user_id}
+        return self.write(lambda connection: session_rewinds.rewind_session(connection, self, session_id, **options))
 
     def add_score(
         self,

@@ -221,7 +221,8 @@ class RunMethods(Database):
     def delete_run(self, run_id: str, *, detach_branches: bool = False, user_id: str | None = None) -> None:
         """Delete a run, and its members' or steps' runs, with their messages, tool calls, requirements and scores.
 
-        Other runs keep their indexes, and no later run gets that of the deleted one. The session's state is kept; its summary is removed if it includes the run.
+        Other runs keep their indexes, and no later run gets that of the deleted one. The session's state is kept; its
+        summary is removed if it includes the run.
 
         Args:
             run_id: The run.

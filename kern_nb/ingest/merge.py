@@ -99,14 +99,14 @@ class DraftMerger:
 
     def merge(self, draft: Draft) -> Merged:
         """Merge one draft; raise MalformedRecord if it cannot be stored."""
-        line = self.lines.get(draft.session_id)
+        line = self.lines.get_imported(draft.session_id)
         if line is not None and draft.membership is not None and draft.earlier is not None and not line.runs:
             line = None  # it was a session of its own, until the span around it arrived
         if line is not None:
             return self._append_missing(draft, line) if draft.has_run_ids else self._extend(draft, line)
         if draft.membership is not None and (owner := self._find_owner(draft)):
             return self._add_members(draft, *owner)
-        if draft.fork is not None and (parent := self.lines.get(draft.fork.session_id)):
+        if draft.fork is not None and (parent := self.lines.get_imported(draft.fork.session_id)):
             self._note_line(draft)
             point, cut = self._fork_point(parent, draft.fork)
             return self._branch(self._with_inherited(draft, cut), parent, point, cut, n_equal=0)
@@ -215,7 +215,7 @@ class DraftMerger:
 
     def _n_stated(self, draft: Draft) -> int:
         """The number of runs that a draft leaves out, as its fork states that it inherits them."""
-        line = self.lines.get(draft.session_id) if draft.fork else None
+        line = self.lines.get_imported(draft.session_id) if draft.fork else None
         return 0 if line is None else line.n_inherited
 
     def _continue(self, draft: Draft, line: StoredLine, match: Match) -> Merged:
@@ -407,7 +407,7 @@ class DraftMerger:
         if stored is not None and parent_id is not None and parent_id not in self.withdrawn and not is_stated:
             owner = self.lines.get(stored["session_id"])
             return None if owner is None else (owner, parent_id)
-        line = self.lines.get(membership.session_id)
+        line = self.lines.get_imported(membership.session_id)
         if membership.run_id is not None and (owner := self.lines.get(self._session_of(membership.run_id) or "")):
             return owner, membership.run_id
         if line is None:

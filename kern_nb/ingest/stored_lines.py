@@ -16,6 +16,7 @@ from sqlalchemy.engine import Connection
 from kern_nb.batches import batched
 from kern_nb.db.column_types import StoredRow
 from kern_nb.db.mapping import Row
+from kern_nb.db.session_rewinds import REWOUND_FROM
 from kern_nb.db.store import SessionStore
 from kern_nb.extra_keys import MESSAGE_KEYS
 from kern_nb.ingest.importer import run_id_for
@@ -172,6 +173,13 @@ class StoredLines:
         if session_id not in self.lines:
             self.load([session_id])
         return self.lines[session_id]
+
+    def get_imported(self, session_id: str) -> StoredLine | None:
+        """The line of a session as it was imported: if its head was moved back, of the session that has the rest."""
+        line = self.get(session_id)
+        while line is not None and isinstance(left := (line.session["session_data"] or {}).get(REWOUND_FROM), str):
+            line = self.get(left)
+        return line
 
     def add(self, line: StoredLine) -> None:
         """Add the line of a new session."""
