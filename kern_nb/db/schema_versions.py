@@ -32,7 +32,7 @@ MIGRATIONS: dict[int, list[tuple[str, str]]] = {
     ],
     5: [("sessions", "source_key"), ("runs", "cost_source"), ("messages", "cost_source")],
     6: [("sessions", "revision"), ("runs", "heartbeat_at")],
-    7: [("sessions", "last_deleted_run_index")],
+    7: [("sessions", "last_deleted_run_index"), ("sessions", "missing_parent")],
 }
 """For each version but the first: the columns it added, as (attribute of `Tables`, column name)."""
 

@@ -160,7 +160,7 @@ def move_head(
     if not isinstance(last_summarized, int) or BranchPoint(last_summarized).earlier(point) == point:
         values["summary"] = None
     if last_moved is not None:  # references to the runs that have moved never mean later ones
-        values["last_deleted_run_index"] = max(last_moved, index_floor(session))
+        values |= {"last_deleted_run_index": max(last_moved, index_floor(session)), "missing_parent": None}
     update_session(connection, store, session_id, **values)
 
 

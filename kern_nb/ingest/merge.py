@@ -15,9 +15,11 @@ from kern_nb.db import mapping
 from kern_nb.db.mapping import Row, RunRows
 from kern_nb.db.process_identity import current_process
 from kern_nb.extra_keys import MESSAGE_KEYS, TOOL_CALL_ID
+from kern_nb.ingest.branch_points import fork_point, point_in
 from kern_nb.ingest.changes import Changes
-from kern_nb.ingest.importer import Draft, Fork, MalformedRecord, Membership, hash_record, run_id_for
+from kern_nb.ingest.importer import Draft, MalformedRecord, hash_record, run_id_for
 from kern_nb.ingest.matching import Match, align, has_all, join_runs, n_equal
+from kern_nb.ingest.missing_parents import missing_parent
 from kern_nb.ingest.origins import (
     branch_time,
     describe_other_session,
@@ -28,6 +30,7 @@ from kern_nb.ingest.origins import (
     source_key,
     with_origin,
 )
+from kern_nb.ingest.owners import Owner, Owners
 from kern_nb.ingest.stored_lines import InheritedMessages, StoredLine, StoredLines, StoredRun, common_messages
 from kern_nb.records import Message, Run
 
@@ -71,20 +74,15 @@ class DraftMerger:
         check: Raises UnstorableValue if the rows of a draft cannot be stored.
         read_lines: What the import has read so far.
         new_sessions: The rows of the sessions that the batch adds.
-        nested: The session and the first run of each nested agent of the batch, which are runs of its parent.
-        calls: The run of each tool call of the batch, by session and id of the call.
-        owners: The session of each run of the batch.
-        withdrawn: The ids of the stored runs that the drafts withdraw.
     """
 
     lines: StoredLines
     check: Callable[[Changes], None]
     read_lines: ReadLines
     new_sessions: dict[str, Row] = field(default_factory=dict)
-    nested: dict[str, tuple[str, str]] = field(default_factory=dict)
-    calls: dict[tuple[str, str], str] = field(default_factory=dict)
-    owners: dict[str, str] = field(default_factory=dict)
-    withdrawn: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self.owners = Owners(self.lines)
 
     def load(self, drafts: list[Draft]) -> None:
         """Load what the drafts of a batch are compared with."""
@@ -94,8 +92,8 @@ class DraftMerger:
         self.lines.load(ids, [key for draft in drafts if (key := source_key(draft))])
         identified = [draft for draft in drafts if draft.membership or draft.keeps_run_ids]
         self.lines.load_runs(run.run_id for draft in identified for run in draft.runs)
-        self.withdrawn = {run_id for draft in drafts for run_id in draft.withdrawn}
-        self.lines.withdraw(self.withdrawn)
+        self.owners.withdrawn = {run_id for draft in drafts for run_id in draft.withdrawn}
+        self.lines.withdraw(self.owners.withdrawn)
 
     def merge(self, draft: Draft) -> Merged:
         """Merge one draft; raise MalformedRecord if it cannot be stored."""
@@ -104,11 +102,11 @@ class DraftMerger:
             line = None  # it was a session of its own, until the span around it arrived
         if line is not None:
             return self._append_missing(draft, line) if draft.has_run_ids else self._extend(draft, line)
-        if draft.membership is not None and (owner := self._find_owner(draft)):
+        if owner := self._find_owner(draft):
             return self._add_members(draft, *owner)
         if draft.fork is not None and (parent := self.lines.get_imported(draft.fork.session_id)):
             self._note_line(draft)
-            point, cut = self._fork_point(parent, draft.fork)
+            point, cut = fork_point(self.lines, parent, draft.fork)
             return self._branch(self._with_inherited(draft, cut), parent, point, cut, n_equal=0)
         if parent_match := self._find_parent(draft):
             self._note_line(draft)
@@ -116,10 +114,11 @@ class DraftMerger:
             return self._branch_after(aligned, parent, match)
         self._note_line(draft)
         row = self._session_row(draft, draft.session_id)
+        row |= missing_parent(draft, row)
         merged = self._new_session(draft, row, StoredLine(row, [], 0, -1), first=0, cut=None)
         if draft.fork is not None:
             parent_id = draft.fork.session_id
-            merged.changes.warning = f"is stored without its inherited runs: the store has no session {parent_id!r}"
+            merged.changes.orphan = f"is stored without its inherited runs: the store has no session {parent_id!r}"
         return merged
 
     # Sessions that are stored -----------------------------------------------------------------------------------------
@@ -301,10 +300,10 @@ class DraftMerger:
         position = n_equal + self._n_stated(draft)
         run = parent.runs[position] if position < len(parent.runs) else None
         if match.messages and run is not None:
-            fork, cut = _point_in(run, match.messages)
+            fork, cut = point_in(run, match.messages)
         elif n_equal and (last := parent.runs[position - 1]).is_inherited_part:
             n_equal -= 1
-            fork, cut = _point_in(last, len(draft.keys[n_equal]))
+            fork, cut = point_in(last, len(draft.keys[n_equal]))
         else:
             fork, cut = (parent.last_index if run is None else run.run_index - 1, None), None
         repeated = _tokens(draft.runs[:n_equal])
@@ -338,21 +337,6 @@ class DraftMerger:
         merged = self._new_session(draft, row, line, first=n_equal, cut=cut)
         merged.is_branch = True
         return merged
-
-    def _fork_point(self, parent: StoredLine, fork: Fork) -> tuple[tuple[int, int | None], InheritedMessages | None]:
-        """The branch point of a fork that names the first record after it."""
-        before_key = fork.before_key or ""
-        for run in () if fork.before_key is None else parent.runs:
-            keys = self.lines.keys_of(run) or []
-            n = sum(key < before_key for key in keys)
-            if n == len(keys):
-                continue
-            if n == 0:
-                return (run.run_index - 1, None), None
-            return _point_in(run, n)
-        if parent.runs and (last := parent.runs[-1]).is_inherited_part and last.cut is not None:
-            return _point_in(last, last.cut.count)
-        return (parent.last_index, None), None
 
     def _with_inherited(self, draft: Draft, cut: InheritedMessages | None) -> Draft:
         """A draft whose first run repeats what it inherits of a run, as the drafts of copies do."""
@@ -391,58 +375,20 @@ class DraftMerger:
     def _session_row(self, draft: Draft, session_id: str) -> Row:
         row = mapping.session_row(draft.session.model_copy(update={"session_id": session_id}))
         data = with_origin(draft, row["session_data"])
-        return row | {"session_data": data, "source_key": source_key(draft)}
+        return row | {"session_data": data, "source_key": source_key(draft), "missing_parent": None}
 
     # Nested agents ----------------------------------------------------------------------------------------------------
 
-    def _find_owner(self, draft: Draft) -> tuple[StoredLine, str] | None:
-        """The session of the run that started a nested agent, and the id of the run."""
+    def _find_owner(self, draft: Draft) -> Owner | None:
+        """The run that the runs of a draft belong to, if they are those of a nested agent."""
         membership = draft.membership
         if membership is None:
             return None
-        stored = self.lines.run_row(draft.runs[0].run_id) if draft.runs else None
-        parent_id = None if stored is None else stored["parent_run_id"]
         is_stated = draft.earlier is not None and membership.run_id is not None
-        # A run stays where it was stored.
-        if stored is not None and parent_id is not None and parent_id not in self.withdrawn and not is_stated:
-            owner = self.lines.get(stored["session_id"])
-            return None if owner is None else (owner, parent_id)
-        line = self.lines.get_imported(membership.session_id)
-        if membership.run_id is not None and (owner := self.lines.get(self._session_of(membership.run_id) or "")):
-            return owner, membership.run_id
-        if line is None:
-            return self._find_nested_owner(membership)
-        if not line.runs:
-            return None
-        run_id = self._run_of_call(line, membership.tool_call_id)
-        if run_id is None:
-            start = mapping.to_micros(draft.runs[0].created_at) if draft.runs else None
-            earlier = [r for r in line.runs if start is not None and r.created_at is not None and r.created_at <= start]
-            run_id = (earlier or line.runs)[-1].run_id
-        # The run of another nested agent is none of the line's.
-        owner_id = next((run.session_id for run in line.runs if run.run_id == run_id), line.session_id)
-        owner = self.lines.get(owner_id)
-        return None if owner is None else (owner, run_id)
-
-    def _find_nested_owner(self, membership: Membership) -> tuple[StoredLine, str] | None:
-        """The owner of an agent that a nested agent started, which is stored as runs of its own parent."""
-        parent = self.nested.get(membership.session_id)
-        if parent is None and (run := self.lines.run_row(run_id_for(membership.session_id, 0))):
-            parent = run["session_id"], run["run_id"]
-        owner = self.lines.get(parent[0]) if parent else None
-        if owner is None or parent is None:
-            return None
-        return owner, self._run_of_call(owner, membership.tool_call_id) or parent[1]
-
-    def _session_of(self, run_id: str) -> str | None:
-        """The session that has a run, by the id that the run has in its source."""
-        row = self.lines.run_row(run_id)
-        return self.owners.get(run_id) or (None if row is None else str(row["session_id"]))
-
-    def _run_of_call(self, line: StoredLine, tool_call_id: str | None) -> str | None:
-        if tool_call_id is None:
-            return None
-        return self.calls.get((line.session_id, tool_call_id)) or self.lines.run_of_call(line, tool_call_id)
+        first = draft.runs[0] if draft.runs else None
+        if first is not None and not is_stated and self.owners.is_stored(first.run_id):
+            return self.owners.find_stored(first.run_id)
+        return self.owners.find(membership, None if first is None else mapping.to_micros(first.created_at))
 
     def _add_members(self, draft: Draft, line: StoredLine, parent_run_id: str) -> Merged:
         changes = Changes()
@@ -450,7 +396,7 @@ class DraftMerger:
         title = (draft.session.session_data or {}).get("session_name")
         for i, run in enumerate(draft.runs):
             row = self.lines.run_row(run.run_id)
-            is_moved = row is not None and row["parent_run_id"] in self.withdrawn
+            is_moved = row is not None and row["parent_run_id"] in self.owners.withdrawn
             if row is not None and row["source_hash"] == draft.hashes[i] and not is_moved:
                 continue
             if row is not None:
@@ -476,7 +422,7 @@ class DraftMerger:
             self._add_rows(changes, run, line.session_id, index, draft, i, draft.keys[i])
         self._finish(draft, changes)
         if draft.runs:
-            self.nested[draft.session_id] = (line.session_id, draft.runs[0].run_id)
+            self.owners.nested[draft.session_id] = (line.session_id, draft.runs[0].run_id)
         return Merged(changes, is_nested_agent=True, tokens=_tokens(written))
 
     # Rows -------------------------------------------------------------------------------------------------------------
@@ -491,7 +437,7 @@ class DraftMerger:
             run = _own_run(draft, line, i, skipped)
             if draft.keeps_run_ids:
                 stated = draft.runs[i].run_id
-                run.run_id = stated if self._session_of(stated) is None else run_id_for(line.session_id, stated)
+                run.run_id = stated if self.owners.session_of(stated) is None else run_id_for(line.session_id, stated)
             written.append(run)
             index = line.next_index + position
             self._add_rows(changes, run, line.session_id, index, draft, i, draft.keys[i][skipped:])
@@ -520,7 +466,7 @@ class DraftMerger:
         for row in (rows.run, *rows.messages, *rows.tool_calls):
             row["run_index"] = run_index
         changes.runs[run.run_id] = rows
-        self.owners[run.run_id] = session_id
+        self.owners.sessions[run.run_id] = session_id
         for requirement in run.requirements:
             ids = {"run_id": run.run_id, "session_id": session_id}
             changes.requirements[run.run_id, requirement.requirement_id] = mapping.requirement_row(requirement) | ids
@@ -531,7 +477,7 @@ class DraftMerger:
             self.check(changes)
         for rows in changes.runs.values():
             for call in rows.tool_calls:
-                self.calls[call["session_id"], call["tool_call_id"]] = call["run_id"]
+                self.owners.calls[call["session_id"], call["tool_call_id"]] = call["run_id"]
 
     def _extend_line(
         self,
@@ -592,14 +538,6 @@ def _branch_id(draft: Draft, match: Match, tried: tuple[str, ...]) -> str:
     if unused is None:
         raise MalformedRecord("the store has branches of this session that differ from it")
     return unused
-
-
-def _point_in(run: StoredRun, n: int) -> tuple[tuple[int, int | None], InheritedMessages]:
-    """The branch point after the first ``n`` messages of a run, which may inherit them from another one."""
-    while run.cut is not None and n <= run.cut.count:
-        run = run.cut.run
-    before = 0 if run.cut is None else run.cut.count
-    return (run.run_index, n - before - 1), InheritedMessages(run, n)
 
 
 def _tokens(runs: list[Run]) -> int:
