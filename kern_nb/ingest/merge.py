@@ -18,7 +18,7 @@ from kern_nb.extra_keys import MESSAGE_KEYS, TOOL_CALL_ID
 from kern_nb.ingest.branch_points import fork_point, point_in
 from kern_nb.ingest.changes import Changes
 from kern_nb.ingest.importer import Draft, MalformedRecord, hash_record, run_id_for
-from kern_nb.ingest.matching import Match, align, has_all, join_runs, n_equal
+from kern_nb.ingest.matching import Match, align, has_all, has_lost_content, join_runs, n_equal
 from kern_nb.ingest.missing_parents import missing_parent
 from kern_nb.ingest.origins import (
     branch_time,
@@ -125,6 +125,8 @@ class DraftMerger:
 
     def _extend(self, draft: Draft, line: StoredLine) -> Merged:
         longest = self._note_line(draft)
+        if draft.lacks_records and has_all(self._all_keys(line), [key for keys in draft.keys for key in keys]):
+            return Merged(Changes())
         is_first = longest is None
         base = self._n_stated(draft)
         corrects = is_first and not draft.has_record_ids and is_same_file(draft, line.session)
@@ -197,9 +199,13 @@ class DraftMerger:
 
     def _repeated_history(self, draft: Draft, line: StoredLine, i: int) -> int:
         """The number of messages at the start of a run that repeat all messages of a line."""
-        history = [key for run in line.runs for key in self.lines.keys_of(run) or ()]
+        history = self._all_keys(line)
         n = common_messages(history, draft.keys[i])
         return n if n == len(history) else 0
+
+    def _all_keys(self, line: StoredLine) -> list[str]:
+        """The keys of all messages of a line."""
+        return [key for run in line.runs for key in self.lines.keys_of(run) or ()]
 
     def _note_line(self, draft: Draft) -> int | None:
         """Record that a draft was read; return the length of the longest one of its file and id before it."""
@@ -229,7 +235,12 @@ class DraftMerger:
         return Merged(changes, tokens=_tokens(written))
 
     def _correct(self, draft: Draft, line: StoredLine, match: Match, base: int, changes: Changes) -> None:
-        """Replace the runs of a line whose record has changed."""
+        """Replace the runs of a line whose record has changed, unless what changed it is a damage of the file."""
+        damaged = [i for i in match.changed if has_lost_content(self.lines, draft, i, line.runs[base + i])]
+        if damaged:
+            names = ", ".join(str(line.runs[base + i].run_index) for i in damaged)
+            changes.warning = f"keeps its run {names} as stored: in this version of the file it lacks something"
+            match = replace(match, changed=tuple(i for i in match.changed if i not in damaged))
         self._replace_runs(draft, line, match, base, changes)
         self._finish(draft, changes)
         for index in match.changed:

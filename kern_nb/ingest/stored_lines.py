@@ -200,6 +200,12 @@ class StoredLines:
         inherited = self.keys_of(run.cut.run)
         return None if inherited is None else inherited[: run.cut.count] + run.keys
 
+    def has_content(self, run: StoredRun) -> list[bool]:
+        """For each own message of a run whether it has a content."""
+        m = self.store.tables.messages
+        query = sa.select(m.c.content.is_not(None) | m.c.content_json.is_not(None)).where(m.c.run_id == run.run_id)
+        return list(map(bool, self.connection.execute(query.order_by(m.c.message_index)).scalars()))
+
     def is_cut(self, run: StoredRun) -> bool:
         """Whether a session inherits a part of a run."""
         s = self.store.tables.sessions

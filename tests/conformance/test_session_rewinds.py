@@ -7,7 +7,6 @@ from samples import a_run, a_session, a_small_run, all_rows, inputs, load_sessio
 
 from kern_nb.errors import (
     BadUsage,
-    KernError,
     MessageNotFound,
     OwnerMismatch,
     RunExists,
@@ -173,7 +172,6 @@ def test_what_cannot_be_rewound_is_refused(chat):
         (SessionExists, "chat", {"after": 0, "keep_as": "late"}),
         (BadUsage, "chat", {}),
         (BadUsage, "chat", {"after": 0, "before": 1}),
-        (KernError, "chat", {"after": 0, "keep_as": ""}),
     ):
         with pytest.raises(error) as refused:
             chat.rewind_session(session_id, **options)

@@ -456,6 +456,26 @@ def test_an_intact_version_of_a_damaged_file_completes_its_runs(store):
     assert store.check().problems == []
 
 
+def test_a_damaged_later_version_of_a_run_does_not_replace_it(store):
+    """A message has lost its content, or a prompt is not recognized as one, which is a branch. A correction is stored."""
+    whole = lambda: [*turn(1), *turn(2), *turn(3)]  # noqa: E731 - drafts are used once
+    write_drafts(store, [draft("s", whole())])
+    before = frames_of(store)
+    empty, joined = whole(), whole()
+    empty[3] = empty[3]._replace(message=empty[3].message.model_copy(update={"content": None}), record="x")
+    joined[2] = joined[2]._replace(starts_run=False, record="x")
+    report = write_drafts(store, [draft("s", empty)])
+    assert "lacks something" in report.errors[0].reason
+    for name, frame in frames_of(store).items():
+        pd.testing.assert_frame_equal(frame, before[name])
+    assert write_drafts(store, [draft("s", joined)]).branches == 1
+    assert texts(store, "s") == expected(turn(1), turn(2), turn(3))
+    corrected = whole()
+    corrected[3] = message("a2", "assistant", "corrected")
+    assert write_drafts(store, [draft("s", corrected)]).errors == []
+    assert texts(store, "s")[3] == "corrected"
+
+
 def test_a_run_is_not_completed_before_a_branch_point_in_it(store):
     """What the branch inherits stays; the complete version is another branch."""
     short = [message("p1"), message("b1", "assistant"), message("c1", "assistant")]
