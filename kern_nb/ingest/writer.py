@@ -21,7 +21,8 @@ from kern_nb.ingest import missing_parents
 from kern_nb.ingest.bundle_merge import BundledSession, ExistingRows, load_existing, merge_session
 from kern_nb.ingest.changes import Changes
 from kern_nb.ingest.importer import MAX_ID_LENGTH, Draft, ImportItem, MalformedRecord
-from kern_nb.ingest.merge import DraftMerger, ReadLines
+from kern_nb.ingest.merge import DraftMerger
+from kern_nb.ingest.new_sessions import ReadLines
 from kern_nb.ingest.stored_lines import StoredLines
 from kern_nb.ingest_report import IngestReport, Problem
 
