@@ -29,6 +29,7 @@ class RunDeleteMethods(Database):
 
         Example:
             >>> from kern_nb.db import InMemoryDb
+            >>> from kern_nb.records import Run
             >>> store = InMemoryDb()
             >>> runs = [store.append_run("chat", Run(input=f"Question {number}")) for number in range(3)]
             >>> store.delete_run(runs[1].run_id)
@@ -56,7 +57,7 @@ class RunDeleteMethods(Database):
             session_id: The session.
             after: The last run to keep: its index, its id or a unique prefix of its id, also of an inherited run. None
                 deletes all.
-            detach_branches: Whether branches that inherit such a run first get their own copy of what they inherit.
+            detach_branches: Whether branches that inherit such a run first get their own copy.
             user_id: The user of the session.
 
         Raises:
@@ -67,6 +68,7 @@ class RunDeleteMethods(Database):
 
         Example:
             >>> from kern_nb.db import InMemoryDb
+            >>> from kern_nb.records import Run
             >>> store = InMemoryDb()
             >>> runs = [store.append_run("chat", Run(input=f"Question {number}")) for number in range(3)]
             >>> store.delete_runs("chat", after=0)
@@ -86,16 +88,17 @@ class RunDeleteMethods(Database):
 
         Args:
             session_id: The session.
-            detach_branches: Whether branches that inherit its runs first get their own copy of what they inherit.
+            detach_branches: As for `delete_runs`.
             user_id: The user of the session.
 
         Raises:
             SessionNotFound: There is no such session.
             OwnerMismatch: It is not the session of ``user_id``.
-            HasBranches: Branches inherit its runs, and ``detach_branches`` is not set; nothing was deleted.
+            HasBranches: As for `delete_runs`.
 
         Example:
             >>> from kern_nb.db import InMemoryDb
+            >>> from kern_nb.records import Run
             >>> store = InMemoryDb()
             >>> run = store.append_run("chat", Run(input="Hello"))
             >>> session = store.rename_session("chat", "Greeting")
@@ -119,7 +122,7 @@ class RunDeleteMethods(Database):
 
         Args:
             session_id: The session.
-            detach_branches: Whether branches that inherit the message first get their own copy of what they inherit.
+            detach_branches: As for `delete_runs`.
             user_id: The user of the session.
 
         Raises:
@@ -129,6 +132,7 @@ class RunDeleteMethods(Database):
 
         Example:
             >>> from kern_nb.db import InMemoryDb
+            >>> from kern_nb.records import Message, Run
             >>> store = InMemoryDb()
             >>> messages = [Message(role="user", content="Hello"), Message(role="assistant", content="Hi!")]
             >>> run = store.append_run("chat", Run(messages=messages))
