@@ -16,6 +16,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from kern_nb.db import heartbeats, mapping
+from kern_nb.db.column_types import StoredRow
 from kern_nb.db.message_writes import append_messages
 from kern_nb.db.open_runs import (
     find_run_key,
@@ -70,7 +71,7 @@ def owner_mismatch(session_id: str, user_id: str | None) -> OwnerMismatch:
     return OwnerMismatch(message, "Use a session_id of that user.")
 
 
-def index_floor(session: Mapping[str, Any]) -> int:
+def index_floor(session: StoredRow) -> int:
     """The index that all new runs of a session follow: of the last run that it inherits, or that was deleted."""
     fork, deleted = session["fork_run_index"], session["last_deleted_run_index"]
     return max(-1 if fork is None else fork, -1 if deleted is None else deleted)

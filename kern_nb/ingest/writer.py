@@ -117,7 +117,8 @@ class _BatchWriter:
                 if new is not None:
                     changes.add(new)
         self._write_changes(changes)
-        linked = missing_parents.link(self.connection, self.store, [item.session_id for item in (*drafts, *bundled)])
+        names = [*(draft.session_id for draft in drafts), *(session.session_id for session in bundled)]
+        linked = missing_parents.link(self.connection, self.store, names)
         self.report.errors += [problem for name, problem in self.orphans if name not in linked]
         return self.report
 
