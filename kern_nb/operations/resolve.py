@@ -142,7 +142,8 @@ def _resolution(
         next_step = f"{len(pending):,} more pending: {', '.join(names)}{more}; {inbox}"
     else:
         owner = run.owner if run else None
-        agent = agent_registry.find_variable(owner) or owner or "NAME"
+        variable = agent_registry.find_runner_of(run, opened) if run else None
+        agent = variable or owner or "NAME"
         name = store if isinstance(store, str) else ""
         next_step = f"Resume it: {requirements.continue_command(title, agent, name)}"
     note = f": {formatting.truncate(requirement.note, 120)}" if requirement.note else "."
