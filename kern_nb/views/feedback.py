@@ -9,7 +9,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeGuard
+from typing import Any
 
 from kern_nb.errors import BadUsage, did_you_mean
 from kern_nb.extra_keys import QUESTIONS
@@ -133,20 +133,16 @@ def _split(question: Question, value: Any) -> list[Any]:
 def _label(question: Question, value: Any) -> str:
     if not question.options:
         return value if isinstance(value, str) else str(value)
-    text = str(value).strip() if isinstance(value, str) or _is_number(value) else ""
+    text = str(value) if isinstance(value, (str, int)) and not isinstance(value, bool) else ""
     if text in question.labels:
         return text
     by_fold = {label.strip().casefold(): label for label in reversed(question.labels)}
-    if text.casefold() in by_fold:
-        return by_fold[text.casefold()]
-    if _is_number(value) and 0 < value <= len(question.options):
-        return question.labels[value - 1]
+    by_number = {str(number): label for number, label in enumerate(question.labels, 1)}
+    label = (by_number | by_fold).get(text.strip().casefold())
+    if label is not None:
+        return label
     hint = did_you_mean(str(value), question.labels, _options(question))
     raise BadUsage(f"{value!r} is not an option of {question.name!r}.", hint)
-
-
-def _is_number(value: Any) -> TypeGuard[int]:
-    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _options(question: Question) -> str:
@@ -156,3 +152,10 @@ def _options(question: Question) -> str:
 def _example(questions: Sequence[Question]) -> str:
     words = " ".join(shlex.quote(f"{question.name}=CHOICE") for question in questions)
     return f"Write {words}. " + " ".join(f"{question.name}: {question.numbered}." for question in questions)
+
+
+def format_choices(questions: Sequence[Question], answer: Any) -> str:
+    """Return the chosen labels on a line, each after the name of its question if there are several."""
+    choices = answer if isinstance(answer, Mapping) else {}
+    texts = [(q.name, ", ".join(map(str, choices.get(q.text) or ()))) for q in questions]
+    return texts[0][1] if len(texts) == 1 else "; ".join(f"{name}: {text}" for name, text in texts)
