@@ -94,14 +94,26 @@ def _describe_state(state: RunState[Any]) -> dict[str, Any]:
         data = state.to_json(context_serializer=lambda _: {})
     except Exception:  # noqa: BLE001 - see above; the SDK raises errors of several kinds
         return {"key": _hash([(item.call_id, item.name, item.arguments) for item in state.get_interruptions()])}
+    return {"key": _key_of(data), "state": data}
+
+
+def _key_of(data: dict[str, Any]) -> str:
+    """The key of a serialized state: of what was said before, whose order of keys changes as the SDK loads it."""
     said: list[Any] = [data.get("original_input"), data.get("trace")]
     said += [(r.get("response_id"), r.get("output")) for r in data.get("model_responses") or ()]
     said += [(item.get("type"), item.get("raw_item")) for item in data.get("generated_items") or ()]
-    return {"key": _hash(said), "state": data}
+    return _hash(said)
 
 
 def _hash(value: Any) -> str:
-    return hashlib.sha256(codec.dumps(value).encode()).hexdigest()[:32]
+    return hashlib.sha256(codec.dumps(_sorted(value)).encode()).hexdigest()[:32]
+
+
+def _sorted(value: Any) -> Any:
+    """A value with the keys of its dicts in order, at every depth."""
+    if isinstance(value, dict):
+        return {key: _sorted(value[key]) for key in sorted(value)}
+    return [_sorted(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def _tree_requirements(connection: Connection, store: SessionStore, run_id: str) -> Sequence[sa.RowMapping]:
@@ -290,7 +302,8 @@ def _find_run(
                 break
             pause = (run["internal"] or {}).get(PAUSE) or {}
             is_member = parent is not None and run["parent_run_id"] == parent.run_id
-            if run["status"] in RESUMABLE and pause.get("key") == key:
+            stored = _key_of(pause["state"]) if isinstance(pause.get("state"), dict) else pause.get("key")
+            if run["status"] in RESUMABLE and stored == key:
                 return current
             if run["status"] == "PAUSED" and is_member:
                 return current
