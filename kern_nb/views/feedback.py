@@ -154,8 +154,8 @@ def _example(questions: Sequence[Question]) -> str:
     return f"Write {words}. " + " ".join(f"{question.name}: {question.numbered}." for question in questions)
 
 
-def format_choices(questions: Sequence[Question], answer: Any) -> str:
-    """Return the chosen labels on a line, each after the name of its question if there are several."""
+def format_choices(questions: Sequence[Question], answer: Any, *, by: str = "; ") -> str:
+    """Return the chosen labels, after the name of its question if there are several, which ``by`` separates."""
     choices = answer if isinstance(answer, Mapping) else {}
     texts = [(q.name, ", ".join(map(str, choices.get(q.text) or ()))) for q in questions]
-    return texts[0][1] if len(texts) == 1 else "; ".join(f"{name}: {text}" for name, text in texts)
+    return texts[0][1] if len(texts) == 1 else by.join(f"{name}: {text}" for name, text in texts)

@@ -147,8 +147,8 @@ def _cells(row: InboxRow) -> list[str]:
 
 def _question_cell(requirement: Requirement) -> str:
     questions = feedback.questions_of(requirement)
-    texts = [f"{question.text} {question.numbered}".strip() for question in questions]
-    return " | ".join(texts) or requirement.prompt or ""
+    texts = [f"{question.text} [{question.numbered}]" if question.options else question.text for question in questions]
+    return " ".join(texts) or requirement.prompt or ""
 
 
 def _usage(pending: Sequence[Requirement], store: str) -> str:
@@ -225,6 +225,8 @@ def _role(requirement: Requirement) -> str:
 def _markup(requirement: Requirement, key: str, limit: int) -> Markup:
     """Render a requirement with its full arguments: who approves must see all of them."""
     tool = call(requirement)
+    if feedback.is_question_args(requirement):  # they follow
+        tool = formatting.truncate(requirement.tool_name or "", 60)
     assignee = requirement.assignee and f"for {requirement.assignee}"
     facts = filter(None, (tool and requirement.kind, assignee, describe_state(requirement)))
     head = join(tag("strong", isolate(tool or requirement.kind)), *map(isolate, facts), by=" · ")

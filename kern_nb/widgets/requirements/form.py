@@ -46,6 +46,9 @@ def form_data(requirement: Requirement, name: str, text_names: Collection[str] =
     is_edited = requirement.kind == "confirmation" and isinstance(requirement.answer, dict)
     edits = requirement.answer if is_edited else {}
     answer = "" if is_edited or requirement.answer is None else formatting.format_value(requirement.answer)
+    questions = feedback.questions_of(requirement)
+    if questions and isinstance(requirement.answer, dict):
+        answer = feedback.format_choices(questions, requirement.answer, by="\n")
     required = requirement.extra.get(REQUIRED_FIELDS)
     required = required if isinstance(required, list) else []
     is_raw = requirement.args is not None and not isinstance(requirement.args, dict)
@@ -64,7 +67,7 @@ def form_data(requirement: Requirement, name: str, text_names: Collection[str] =
         "fields": [
             _field(key, args.get(key), is_text=key in text_names, is_required=key in required) for key in fields
         ],
-        "questions": [_question(question) for question in feedback.questions_of(requirement)],
+        "questions": [_question(question) for question in questions],
         "fixed": FIXED_ARGS in requirement.extra,
         "for": formatting.truncate(requirement.assignee or "", _NAME),
         "note": clip(requirement.note or "", PREVIEW_LENGTH),
