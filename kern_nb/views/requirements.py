@@ -135,7 +135,7 @@ def _cells(row: InboxRow) -> list[str]:
         requirement.kind,
         row.run,
         row.agent,
-        "" if feedback.is_question_args(requirement) else call(requirement),
+        _call_name(requirement),
         _question_cell(requirement),
         requirement.assignee or "",
         ", ".join(field_names(requirement)),
@@ -143,6 +143,13 @@ def _cells(row: InboxRow) -> list[str]:
         describe_state(requirement),
         formatting.format_time(requirement.created_at),
     ]
+
+
+def _call_name(requirement: Requirement) -> str:
+    """Return the tool call; without its arguments if these are the questions, which are shown themselves."""
+    if feedback.is_question_args(requirement):
+        return formatting.truncate(requirement.tool_name or "", 60)
+    return call(requirement)
 
 
 def _question_cell(requirement: Requirement) -> str:
@@ -224,9 +231,7 @@ def _role(requirement: Requirement) -> str:
 
 def _markup(requirement: Requirement, key: str, limit: int) -> Markup:
     """Render a requirement with its full arguments: who approves must see all of them."""
-    tool = call(requirement)
-    if feedback.is_question_args(requirement):  # they follow
-        tool = formatting.truncate(requirement.tool_name or "", 60)
+    tool = _call_name(requirement)
     assignee = requirement.assignee and f"for {requirement.assignee}"
     facts = filter(None, (tool and requirement.kind, assignee, describe_state(requirement)))
     head = join(tag("strong", isolate(tool or requirement.kind)), *map(isolate, facts), by=" · ")
