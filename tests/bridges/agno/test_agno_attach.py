@@ -128,7 +128,7 @@ def test_savers_beside_each_other(store):
 
 
 def test_a_key_that_another_saver_deleted_stays_deleted(store):
-    """Also where a run that had the key ends later: its own state is as it was, the session's is not."""
+    """Also where a run that had the key ends later: the run has its own state, a branch after it the session's."""
 
     def forget(run_context: RunContext) -> str:
         """Forget."""
@@ -151,6 +151,8 @@ def test_a_key_that_another_saver_deleted_stays_deleted(store):
     assert db.get_session("s1").session_data["session_state"] == {"new": 1, "deep": {"same": 1, "new": 1}}
     by_input = {run.input: run.session_state for run in store.get_session("s1").runs}
     assert by_input["Work"] == {"old": 1, "new": 1, "deep": {"old": 1, "same": 1, "new": 1}}
+    (index,) = [run.run_index for run in store.get_session("s1").runs if run.input == "Work"]
+    assert store.branch("s1", after=index).session_state == {"new": 1, "deep": {"same": 1, "new": 1}}
     agent(db, ["Bye."]).run("Bye")
     assert store.get_session("s1").session_state == {"new": 1, "deep": {"same": 1, "new": 1}}
 
