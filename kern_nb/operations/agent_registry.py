@@ -99,7 +99,8 @@ def find_runner(name: str) -> Runner:
     if (attachment := attachments.find(variables().get(name))) and attachment.framework != attachments.OWN:
         return attachment
     named = {variable: a for variable, a in attached_agents().items() if name in a.owner_names}
-    return _find(name, {**matching(name), **named}, runners())
+    matches: dict[str, Runner] = {**matching(name), **named}
+    return _find(name, matches, runners())
 
 
 def _find(name: str, matches: Mapping[str, AnyRunner], agents: Mapping[str, AnyRunner]) -> AnyRunner:

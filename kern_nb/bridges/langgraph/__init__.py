@@ -10,6 +10,7 @@ resumes.
 | `rows.py`, `queries.py` | checkpoints as rows; the prepared statements |
 | `values.py` | values as parts that consecutive states share |
 | `recorder.py`, `edits.py`, `pauses.py` | runs as checkpoints are written; edited messages; interrupts |
+| `invocations.py` | with what a thread was invoked last |
 | `channels.py` | the channels of a state in our terms |
 | `resume.py` | `resume`, `resume_run`: going on with stored answers |
 | `threads.py` | deleting, copying and pruning threads; going on from a branch |

@@ -42,7 +42,7 @@ def resume(graph: Any, store: SessionStore, run: Run, **options: Any) -> Run:
     require_answers(store, run)
     saver = _saver(graph)
     graph_input, config = _prepare(saver, run.run_id, options.pop("config", None))
-    context = saver.context_of(str(run.extra.get(THREAD)))
+    context = saver.invocations.context(str(run.extra.get(THREAD)))
     if context is not None:
         options = {"context": context} | options
     if getattr(graph, "context_schema", None) is not None and "context" not in options:
@@ -96,7 +96,7 @@ def _prepare(saver: KernSaver, run_id: str, config: dict[str, Any] | None) -> tu
     if has_breakpoint and any(r.approved is False for r in requirements):
         raise BadUsage(f"Run {run_id} was rejected at a breakpoint.", "Start another run, or update the state.")
     options = dict(config or {})
-    earlier = saver.configurable_of(thread_id)
+    earlier = saver.invocations.configurable(thread_id, saver.latest_metadata(thread_id))
     options["configurable"] = {**earlier, **options.get("configurable", {}), "thread_id": thread_id}
     return graph_input, options
 

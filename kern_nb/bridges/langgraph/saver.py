@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, MutableSequence, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, MutableSequence, Sequence
 from itertools import chain
 from typing import Any, TypeVar
 
@@ -26,6 +25,7 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 from sqlalchemy.engine import Connection
 
 from kern_nb.bridges.langgraph import threads
+from kern_nb.bridges.langgraph.invocations import Invocations
 from kern_nb.bridges.langgraph.recorder import Recorder
 from kern_nb.bridges.langgraph.rows import Checkpoint, Key, Rows, Write
 from kern_nb.bridges.langgraph.values import cut_value
@@ -36,10 +36,6 @@ from kern_nb.errors import BadUsage, UnstorableValue
 T = TypeVar("T")
 
 AGENT = "langgraph"
-_MAX_THREADS = 1000
-_RUNTIME = "__pregel_runtime"  # where LangGraph puts the context of an invocation into its configuration
-_PREFIXES = ("__", "checkpoint_", "langgraph_")  # of keys that LangGraph sets itself
-_OWN_METADATA = ("source", "step", "parents", "run_id", "writes", "thread_id", "counters_since_delta_snapshot")
 
 
 class KernSaver(BaseCheckpointSaver[Any]):
@@ -68,7 +64,7 @@ class KernSaver(BaseCheckpointSaver[Any]):
         self.recorder = Recorder(store, self.rows, agent_id)
         self._lock = threading.Lock()
         self._has_tables = [False]  # shared with the copies that LangGraph makes of a saver
-        self._invocations: OrderedDict[str, tuple[dict[str, Any], Any]] = OrderedDict()  # shared, too
+        self.invocations = Invocations()  # shared, too
 
     # Reading --------------------------------------------------------------------------------------------------------
 
@@ -168,7 +164,7 @@ class KernSaver(BaseCheckpointSaver[Any]):
         """Store a checkpoint, and what it adds to its run, in one transaction."""
         key = Key(_thread(config), _namespace(config), checkpoint["id"])
         if not key.namespace:
-            self._remember(key.session_id, config["configurable"])
+            self.invocations.remember(key.session_id, config["configurable"])
         data = {name: self._dump(value, name) for name, value in checkpoint["channel_values"].items()}
         encoded = {name: cut_value(kind, content) for name, (kind, content) in data.items()}
         state = {name: value for name, value in checkpoint.items() if name != "channel_values"}
@@ -255,29 +251,15 @@ class KernSaver(BaseCheckpointSaver[Any]):
             self._has_tables[0] = True
         self.store.write(work)
 
-    def _remember(self, thread_id: str, configurable: Mapping[str, Any]) -> None:
-        """Note the values and the context of a thread's latest invocation, which one that resumes it requires, too."""
-        values = {k: v for k, v in configurable.items() if not k.startswith(_PREFIXES) and k != "thread_id"}
-        context = getattr(configurable.get(_RUNTIME), "context", None)
-        self._invocations.pop(thread_id, None)
-        self._invocations[thread_id] = (values, context)
-        while len(self._invocations) > _MAX_THREADS:
-            self._invocations.popitem(last=False)
-
-    def configurable_of(self, thread_id: str) -> dict[str, Any]:
-        """The values of the latest configuration of a thread; of another process, those that checkpoints have."""
-        if thread_id in self._invocations:
-            return self._invocations[thread_id][0]
+    def latest_metadata(self, thread_id: str) -> dict[str, Any]:
+        """The metadata of the latest checkpoint of a thread."""
+        nothing: dict[str, Any] = {}
 
         def read(connection: Connection) -> dict[str, Any]:
             latest = self.rows.get(connection, thread_id, "", None)
-            return dict(latest.metadata) if latest is not None else {}
+            return nothing if latest is None else dict(latest.metadata)
 
-        return {k: v for k, v in self._read(read, {}).items() if k not in _OWN_METADATA and not k.startswith(_PREFIXES)}
-
-    def context_of(self, thread_id: str) -> Any:
-        """The context of the latest invocation of a thread in this process; None without one."""
-        return self._invocations.get(thread_id, ({}, None))[1]
+        return self._read(read, nothing)
 
     def latest_run(self, thread_id: str) -> str | None:
         """The run of the latest checkpoint of a thread."""
