@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from kern_nb import models
-from kern_nb.agent import Agent, Instructions
+from kern_nb.agent.agent import Agent, Instructions
 from kern_nb.db import SessionStore
 from kern_nb.operations.rerun.planning import RerunRequest, prepare
 from kern_nb.operations.rerun.result import Rerun, run_inputs

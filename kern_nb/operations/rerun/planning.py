@@ -11,7 +11,7 @@ from typing import Any
 from uuid import uuid4
 
 from kern_nb import models, store_registry
-from kern_nb.agent import Agent, Instructions
+from kern_nb.agent.agent import Agent, Instructions
 from kern_nb.db import SessionStore, session_writes
 from kern_nb.db.reads import is_in_history
 from kern_nb.db.references import Reference

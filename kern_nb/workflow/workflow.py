@@ -12,14 +12,15 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from kern_nb.errors import BadUsage
 from kern_nb.runtime.session_owner import SessionOwner
-from kern_nb.runtime.workflow_nodes import Condition, Loop, Parallel, Step, StepInput, Steps, build_steps, node_title
+from kern_nb.runtime.unsupported import refuse_unsupported
+from kern_nb.runtime.workflow_nodes import build_steps, node_title
 
 if TYPE_CHECKING:
     from kern_nb.db import SessionStore
     from kern_nb.records import Run, SessionType
     from kern_nb.runtime.summaries import SessionSummaryManager
 
-__all__ = ["Condition", "Loop", "Parallel", "Step", "StepInput", "Steps", "Workflow"]
+__all__ = ["Workflow"]
 
 
 class Workflow(SessionOwner):
@@ -58,6 +59,7 @@ class Workflow(SessionOwner):
     session_type: ClassVar[SessionType] = "workflow"
     _engine_module: ClassVar[str] = "kern_nb.runtime.workflow_engine"
 
+    @refuse_unsupported
     def __init__(
         self,
         steps: Sequence[Any] = (),
