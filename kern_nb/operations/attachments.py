@@ -139,6 +139,9 @@ def require_answers(store: SessionStore, run: Run, statuses: Sequence[str] = ("P
     if run.status not in statuses:
         hint = "Run the agent again in its session: of attached agents, only paused runs are resumed."
         raise BadUsage(f"{name} is {run.status}, not PAUSED.", hint)
+    if any(requirement.kind == "handoff" and requirement.tool_call_id is None for requirement in run.requirements):
+        message = f"{name} hands the session off to a person; no agent of a framework paused it."
+        raise BadUsage(message, "Run the agent again in its session, with the person's answer.")
     if pending := store.requirements(run_id=run.run_id):
         names = ", ".join(f"{r.requirement_id[:8]} ({r.tool_name or r.kind})" for r in pending[:3])
         noun = "requirement" if len(pending) == 1 else "requirements"

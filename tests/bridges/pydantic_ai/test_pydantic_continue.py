@@ -182,6 +182,16 @@ def test_arguments_of_the_run_are_passed_again_and_another_process_names_them(no
     assert first.run_id != second.run_id
 
 
+def test_a_session_that_is_handed_off_is_not_a_run_of_the_framework(notebook, desk):
+    d = desk([TextPart("Hi.")])
+    d.run()
+    d.store.handoff("chat", to="ann")
+    d.store.resolve(d.store.requirements()[0], value="She called.")
+    error, lines = notebook.fails("%kern continue chat")
+    assert isinstance(error, BadUsage)
+    assert "hands the session off" in lines[0]
+
+
 def test_where_no_agent_fits_the_hint_is_of_its_framework(notebook, desk):
     d = desk([DELETE])
     d.run()
