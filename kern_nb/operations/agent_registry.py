@@ -85,13 +85,18 @@ def only(agents: Mapping[str, Runner]) -> str | None:
 
 def find(name: str) -> SessionOwner:
     """Return the agent that a variable holds, or that has this id or name; raise BadUsage if none or several do."""
-    if (attachment := attachments.find(variables().get(name))) and attachment.framework != attachments.OWN:
+    refuse_attached(variables().get(name))
+    return _find(name, matching(name), notebook_agents())
+
+
+def refuse_attached(value: object) -> None:
+    """Raise BadUsage for an attached agent of another framework, whose runs kern_nb does not start."""
+    if (attachment := attachments.find(value)) and attachment.framework != attachments.OWN:
         title = attachments.TITLES[attachment.framework]
         raise BadUsage(
-            f"{name!r} is an agent of {title}, and kern_nb starts only runs of its own agents.",
+            f"This is an agent of {title}, and kern_nb starts only runs of its own agents.",
             f"Run it as {title} does: its runs are recorded, and a paused one resumes with %kern continue.",
         )
-    return _find(name, matching(name), notebook_agents())
 
 
 def find_runner(name: str) -> Runner:

@@ -209,6 +209,8 @@ def test_where_no_agent_fits_the_hint_is_of_its_framework(notebook, desk):
     assert "those of this notebook are: else_" in lines[0]
     assert "--agent else_" in lines[1]
     assert "kern_nb starts only runs of its own" in notebook.fails("%%kern run else_\nHello")[1][0]
+    with pytest.raises(BadUsage, match="an agent of pydantic-ai"):
+        kern_nb.chat(other)
     detach_agent(other)
 
     notebook.shell.user_ns["clerk"] = agent
