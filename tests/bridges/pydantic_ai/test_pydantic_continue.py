@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from kern_nb.bridges import detach_agent, run_options
 from kern_nb.bridges.pydantic_ai import resume
 from kern_nb.errors import BadUsage, RunClosed, StillWaiting
 from kern_nb.magics import completion_sources
+from kern_nb.widgets.requirements.widget import inbox_widget
 
 DELETE = ToolCallPart("delete", {"path": "a.txt"}, "c1")
 CITIES = [{"label": "Rome", "description": "warm"}, {"label": "Oslo"}]
@@ -180,6 +182,21 @@ def test_arguments_of_the_run_are_passed_again_and_another_process_names_them(no
     )
     assert d.done == [("a.txt", "the deps"), ("a.txt", "others")]
     assert first.run_id != second.run_id
+
+
+def test_a_click_in_the_inbox_continues_it(notebook, desk):
+    d = desk([DELETE])
+    d.run()
+    widget = inbox_widget(by="ann")
+    (shown,) = widget.poll("", 20)["runs"]
+    assert shown["here"] == "clerk"
+    widget.approve(shown["cards"][0]["key"], {})
+    assert "%kern continue chat/0 --agent clerk" in widget.resume(shown["key"])["line"]
+    end = time.monotonic() + 20
+    while d.store.get_session("chat").runs[0].status != "COMPLETED" and time.monotonic() < end:
+        time.sleep(0.02)
+    assert [run.status for run in d.store.get_session("chat").runs] == ["COMPLETED"]
+    assert d.done == [("a.txt", None)]
 
 
 def test_a_session_that_is_handed_off_is_not_a_run_of_the_framework(notebook, desk):
