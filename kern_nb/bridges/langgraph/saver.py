@@ -114,7 +114,7 @@ class KernSaver(BaseCheckpointSaver[Any]):
             for checkpoint in rows:
                 if limit is not None and len(tuples) >= limit:
                     break
-                if all(_same(checkpoint.metadata.get(name), value) for name, value in (filter or {}).items()):
+                if all(_same(_find(checkpoint.metadata, name), value) for name, value in (filter or {}).items()):
                     tuples.append(self._tuple(connection, checkpoint, cache))
             return tuples
 
@@ -397,6 +397,14 @@ def _config(key: Key) -> RunnableConfig:
 def _same(value: Any, wanted: Any) -> bool:
     """Whether a value of metadata is the wanted one; metadata is JSON, which has lists in place of tuples."""
     return json.dumps(value, sort_keys=True) == json.dumps(wanted, sort_keys=True, default=str)
+
+
+def _find(metadata: Any, path: str) -> Any:
+    """The value of a key; one with dots is a path as well, as in LangGraph's SqliteSaver."""
+    if not isinstance(metadata, dict):
+        return None
+    name, _, rest = path.partition(".")
+    return metadata.get(path) if path in metadata or not rest else _find(metadata.get(name), rest)
 
 
 def _refuse_pickle(serde: Any) -> None:

@@ -171,6 +171,10 @@ def test_a_list_is_filtered_and_limited(store):
     assert [found.metadata["step"] for found in saver.list(THREAD, limit=2)] == [6, 5]
     assert [found.metadata["step"] for found in saver.list(THREAD, before=inputs[1].config)] == []
     assert len(list(saver.list(THREAD, before=inputs[0].config))) == 3
+    config = saver.put(inputs[0].config, inputs[0].checkpoint | {"id": "z"}, {"user": {"level": "a", "x.y": 1}}, {})
+    for path, value in (("user.level", "a"), ("user.x.y", 1), ("user", {"level": "a", "x.y": 1})):
+        assert [found.config for found in saver.list(THREAD, filter={path: value})] == [config]
+    assert list(saver.list(THREAD, filter={"user.level.b": "a"})) == []
 
 
 def test_delta_channels_are_rebuilt_also_in_branches_and_after_pruning(store):
