@@ -125,6 +125,13 @@ def session_runs(
     return loaded
 
 
+def internal_text(connection: Connection, tables: Tables, run_id: str, key: str) -> str | None:
+    """The text at a key of a run's ``internal``; None without it."""
+    r = tables.runs
+    query = sa.select(json_text(r.c.internal, key, constant=True)).where(r.c.run_id == run_id)
+    return connection.execute(query).scalar()
+
+
 def get_run(connection: Connection, tables: Tables, run_id: str, user_id: str | None = None) -> Run:
     """See `SessionStore.get_run`."""
     require_run_owner(connection, tables, run_id, user_id)

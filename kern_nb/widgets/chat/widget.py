@@ -58,7 +58,8 @@ def chat(
         <Chat with greeter in session conversation_123>
     """
     owner: Any = agent_registry.find(agent) if isinstance(agent, str) else agent
-    if not hasattr(owner, "continue_run"):
+    if not agent_registry.is_agent(owner):
+        agent_registry.refuse_attached(owner)
         raise BadUsage(f"agent must be an agent, a team or a workflow, got {agent!r}.", agent_registry.CREATE_HINT)
     return Chat(owner, session_id, user_id=user_id, by=by)
 
