@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pydantic_ai import Agent as PydanticAgent
 
     from kern_nb.db import SessionStore
-    from kern_nb.records import Run, Session, SessionType
+    from kern_nb.records import Message, Run, Session, SessionType
     from kern_nb.runtime.context import RunContext
     from kern_nb.runtime.settings import AgentSettings
     from kern_nb.runtime.summaries import SessionSummaryManager
@@ -90,15 +90,15 @@ class Agent(SessionOwner):
 
     Args:
         model: A name (``"openai:gpt-5.2"``), an object of `kern_nb.models`, or a pydantic-ai model; where None, that of
-            the environment's KERN_MODEL, else gpt-5.2 behind the Responses API.
+            its team, of the environment's KERN_MODEL, else gpt-5.2 behind the Responses API.
         db: The store, or its path or URL; where None, the attached store, else one in memory.
         session_id: The default session; where None, the first run creates one.
         user_id: The default owner of its sessions.
         session_state: The state of a new session, and of keys that a stored one lacks.
         instructions: A text, several, or a function (of ``run_context`` or ``session_state``, if it has such
-            parameters) that returns one.
+            parameters) that returns one. Several are sent as a list.
         tools: Functions, results of `tool`, and pydantic-ai toolsets (MCP servers, for example).
-        role: What it is good at, in a sentence for the leader of its team.
+        role: What it is good at, in a sentence for the leader of its team and for its own model.
         name: A display name.
         id: The agent_id of its sessions; derived from the name where None.
         add_history_to_context: Send the earlier runs of the session to the model.
@@ -109,7 +109,7 @@ class Agent(SessionOwner):
         search_past_sessions: Add a tool that searches the other sessions of the same user.
         num_past_sessions_to_search: The number of latest sessions that it searches.
         enable_session_summaries: Update a summary of the session after each run, without a delay of the answer.
-        add_session_summary_to_context: Send the summary to the model.
+        add_session_summary_to_context: Send the summary to the model; where None, if summaries are enabled.
         session_summary_manager: Writes the summaries, with its own model and prompt; without ``history_token_budget``
             it also enables them.
         store_media: Store images and other files, each once, by its hash.
@@ -120,6 +120,8 @@ class Agent(SessionOwner):
         overwrite_db_session_state: Let the state passed to a run replace the stored one.
         timeout_s: The maximum duration of a run in seconds; it then ends with an error.
         max_requests: The maximum number of model requests in a run; None for no limit.
+        resolve_in_context: Fill in ``{key}`` in the role, the instructions and a text input from the session state
+            (and ``{user_id}``); other braces remain.
 
     Raises:
         BadUsage: a parameter is not valid.
@@ -149,7 +151,7 @@ class Agent(SessionOwner):
         search_past_sessions: bool = False,
         num_past_sessions_to_search: int = 10,
         enable_session_summaries: bool = False,
-        add_session_summary_to_context: bool = False,
+        add_session_summary_to_context: bool | None = None,
         session_summary_manager: SessionSummaryManager | None = None,
         store_media: bool = True,
         store_tool_messages: bool = True,
@@ -158,6 +160,7 @@ class Agent(SessionOwner):
         overwrite_db_session_state: bool = False,
         timeout_s: float | None = None,
         max_requests: int | None = 50,
+        resolve_in_context: bool = True,
     ) -> None:
         super().__init__(locals())
         self.model = model
@@ -186,17 +189,18 @@ class Agent(SessionOwner):
 
     # Settings of the engine -------------------------------------------------------------------------------------------
 
-    def _settings(self) -> AgentSettings:
+    def _settings(self, parent: RunContext | None = None) -> AgentSettings:
         from kern_nb.runtime.history import HistoryOptions
         from kern_nb.runtime.recorder import Storage
         from kern_nb.runtime.settings import AgentSettings
 
         pydantic_agent, tools = self._model_loop()
         arguments, instructions = self._arguments, self.instructions
+        add_summary = arguments["add_session_summary_to_context"]
         is_static_list = isinstance(instructions, list | tuple) and all(isinstance(text, str) for text in instructions)
         return AgentSettings(
-            **vars(super()._settings()),
-            model=self.model,
+            **vars(super()._settings(parent)),
+            model=parent.model if self.model is None and parent is not None else self.model,
             max_requests=self.max_requests,
             pydantic_agent=pydantic_agent,
             tools=tools,
@@ -211,11 +215,12 @@ class Agent(SessionOwner):
                 runs=arguments["num_history_runs"],
                 messages=arguments["num_history_messages"],
                 token_budget=arguments["history_token_budget"],
-                add_summary=arguments["add_session_summary_to_context"],
+                add_summary=self._keeps_summaries if add_summary is None else add_summary,
             ),
             summaries=self._summaries(),
             has_static_instructions=isinstance(instructions, str | None) or is_static_list,
             load_instructions=self._load_instructions,
+            resolve_in_context=arguments["resolve_in_context"],
             load_member_results=self._load_member_results,
         )
 
@@ -250,7 +255,9 @@ class Agent(SessionOwner):
         return tools
 
     async def _load_instructions(self, context: RunContext | None) -> str | None:
-        """Return the instructions of a run; static ones also without a context."""
+        """Return the role and instructions of a run; static ones also without a context."""
+        from kern_nb.runtime.prompt_text import join_instructions
+
         value: Any = self.instructions
         if callable(value) and context is not None:
             from kern_nb.runtime.iteration import IterationFailed, resolve
@@ -261,7 +268,9 @@ class Agent(SessionOwner):
                 raise failed.cause from None
         if not isinstance(value, str | Sequence | None) or not all(isinstance(line, str) for line in value or ()):
             raise BadUsage(f"The instructions function must return a text, got {value!r}.", _INSTRUCTIONS)
-        return value if value is None or isinstance(value, str) else "\n".join(value)
+        parts = [f"<your_role>\n{self.role}\n</your_role>"] if self.role else []
+        parts += [value if isinstance(value, str) else join_instructions(value)] if value else []
+        return "\n\n".join(parts) or None
 
     async def _load_member_results(self, run: Run, context: RunContext) -> dict[str, Any] | None:
         """Return {}: an agent has no members."""
@@ -378,6 +387,34 @@ class Agent(SessionOwner):
                 return session
             self._cached.setdefault(store, {})[session_id] = session
         return session.model_copy(deep=True)  # the cached one must not be modified
+
+    def get_chat_history(
+        self,
+        session_id: str | None = None,
+        last_n_runs: int | None = None,
+        *,
+        last_runs: int | None = None,
+        tool_messages: bool = False,
+        user_id: str | None = None,
+    ) -> list[Message]:
+        """Return the messages of a session's users and assistants, inherited ones included; see also `Session.runs`.
+
+        Args:
+            session_id: The session; the own session where None.
+            last_n_runs: Only so many of the latest runs.
+            last_runs: Another name of ``last_n_runs``.
+            tool_messages: Whether the results of tools are included.
+            user_id: The owner of the session.
+
+        Raises:
+            SessionNotFound: there is no such session of the user; also raised by the methods below.
+        """
+        return self.store.chat_history(
+            self._require_session_id(session_id),
+            last_runs=last_runs if last_n_runs is None else last_n_runs,
+            tool_messages=tool_messages,
+            user_id=self._user(user_id),
+        )
 
     def set_session_name(
         self,

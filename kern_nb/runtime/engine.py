@@ -32,7 +32,9 @@ from kern_nb.runtime import history, resume
 from kern_nb.runtime.context import RunContext
 from kern_nb.runtime.event_loop import in_thread
 from kern_nb.runtime.events import Emit, Ended, Started, ignore
+from kern_nb.runtime.prompt_text import has_placeholders, load_instructions, prepare_prompt
 from kern_nb.runtime.recorder import Recorder, opening_messages
+from kern_nb.runtime.run_state import RunState, open_state
 from kern_nb.runtime.settings import AgentSettings, OwnerSettings, Request
 
 
@@ -66,9 +68,10 @@ async def start_run(settings: AgentSettings, store: SessionStore, request: Reque
         model_name = models.model_name(settings.model)
         run = await store_request(settings, store, request, input=run_input, model=model_name, messages=opening or ())
         emit(Started(run))
-        state = initial_state(settings, run.session_state, request)
+        state = initial_state(settings, run, request)
         recorder = Recorder(store, run, state, settings.storage, emit, is_new=True)
-        context = RunContext(run.run_id, request.session_id, request.user_id, state, settings.owner, store, recorder)
+        ids = (run.run_id, request.session_id, request.user_id)
+        context = RunContext(*ids, state, settings.owner, store, recorder, model=settings.model)
 
         async def load_input() -> _ModelInput:
             return await _opening_input(settings, context, request.prompt, is_stored=opening is not None)
@@ -79,13 +82,17 @@ async def start_run(settings: AgentSettings, store: SessionStore, request: Reque
 async def _static_opening(settings: AgentSettings, request: Request) -> list[Message] | None:
     """Return the first messages of a run, if they are known before it starts; else None.
 
-    They are not known with a history, with a function for instructions, which may read the run, or with files.
+    They are not known with a history, with placeholders or a function for instructions, which read the run, or with
+    files.
     """
     options = settings.history
     has_past = options.add or options.add_summary or extra_keys.RERUN_OF in request.extra
     if has_past or not settings.has_static_instructions or not isinstance(request.prompt, str):
         return None
-    return opening_messages(_join(await settings.load_instructions(None), None), [], request.prompt)
+    instructions = await settings.load_instructions(None)
+    if settings.resolve_in_context and (has_placeholders(instructions) or has_placeholders(request.prompt)):
+        return None
+    return opening_messages(instructions, [], request.prompt)
 
 
 async def _opening_input(
@@ -93,7 +100,8 @@ async def _opening_input(
 ) -> _ModelInput:
     """Load the input of a new run, and write its first messages unless they are stored."""
     past, summary = await history.load(settings, context)
-    instructions = _join(await settings.load_instructions(context), summary)
+    instructions = await load_instructions(settings, context, summary)
+    prompt = prepare_prompt(prompt, settings, context)
     if not is_stored:
         await context.recorder.write_opening(instructions, past, prompt)
     model_history = await in_thread(lambda: messages.to_pydantic(past, context.store))
@@ -125,20 +133,18 @@ async def store_request(settings: OwnerSettings, store: SessionStore, request: R
         raise
 
 
-def initial_state(settings: OwnerSettings, stored: dict[str, Any] | None, request: Request) -> dict[str, Any]:
-    """Return the state at the start of a run: the caller's over the stored one over the agent's default."""
+def initial_state(settings: OwnerSettings, run: Run, request: Request) -> RunState:
+    """Return the state at the start of a run: the caller's over the stored one over the agent's default.
+
+    With ``overwrite_state``, the caller's or else the agent's default replaces the stored one.
+    """
     if request.parent is not None:
         return request.parent.session_state
-    replacement = merge({}, copy.deepcopy(settings.default_state), copy.deepcopy(request.session_state))
-    if settings.overwrite_state and replacement:
-        return replacement
-    return merge({}, copy.deepcopy(stored or {}), copy.deepcopy(request.session_state))
-
-
-def _join(instructions: str | None, summary: str | None) -> str | None:
-    parts = [instructions] if instructions else []
-    parts += [f"Summary of the conversation so far:\n{summary}"] if summary else []
-    return "\n\n".join(parts) or None
+    replacement = (request.session_state or settings.default_state) if settings.overwrite_state else {}
+    if replacement:
+        return open_state(copy.deepcopy(replacement), settings.owner, run, request.user_id)
+    state = merge({}, copy.deepcopy(run.session_state or {}), copy.deepcopy(request.session_state))
+    return open_state(state, settings.owner, run, request.user_id)
 
 
 async def resume_run(
@@ -169,10 +175,11 @@ async def resume_run(
     async with models.open_model(settings.model) as model:
         run = await claim(store, before, user_id)
         emit(Started(run))
-        state = parent.session_state if parent else copy.deepcopy(run.session_state or {})
-        recorder = Recorder(store, run, state, settings.storage, emit)
         owner_id = await load_owner(store, run, parent)
-        context = RunContext(run.run_id, run.session_id or "", owner_id, state, settings.owner, store, recorder)
+        state = resumed_state(settings, run, owner_id, parent)
+        recorder = Recorder(store, run, state, settings.storage, emit)
+        ids = (run.run_id, run.session_id or "", owner_id)
+        context = RunContext(*ids, state, settings.owner, store, recorder, model=settings.model)
 
         async def load_input() -> _ModelInput | None:
             if all(m.role == "system" for m in run.messages):  # interrupted before the first prompt was stored
@@ -187,6 +194,13 @@ async def resume_run(
                 await _drive(settings, context, model, load_input)
 
         return await finish(settings, context, work, before=before)
+
+
+def resumed_state(settings: OwnerSettings, run: Run, user_id: str | None, parent: RunContext | None) -> RunState:
+    """Return the state of a run that is resumed."""
+    if parent is not None:
+        return parent.session_state
+    return open_state(copy.deepcopy(run.session_state or {}), settings.owner, run, user_id)
 
 
 async def load_owner(store: SessionStore, run: Run, parent: RunContext | None) -> str | None:
@@ -225,7 +239,7 @@ async def _resume_input(settings: AgentSettings, context: RunContext, run: Run) 
     model_history = await in_thread(lambda: messages.to_pydantic([*past, *own], store))
     instructions = next((m.content for m in own if m.role == "system"), None)
     if instructions is None and prompt is not None:  # the run was created by a handoff of the session
-        instructions = _join(await settings.load_instructions(context), summary)
+        instructions = await load_instructions(settings, context, summary)
         if instructions:
             await recorder.append([Message(role="system", content=instructions)])
     return _ModelInput(model_history, instructions, prompt, results)

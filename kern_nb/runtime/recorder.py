@@ -29,6 +29,7 @@ from kern_nb.interop import media, messages
 from kern_nb.records import Message, Requirement, Run, RunStatus, Usage
 from kern_nb.runtime.event_loop import in_thread
 from kern_nb.runtime.events import CallEnded, CallStarted, Emit, Text
+from kern_nb.runtime.run_state import RunState
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class Recorder:
         self,
         store: SessionStore,
         run: Run,
-        state: dict[str, Any],
+        state: RunState,
         storage: Storage,
         emit: Emit,
         *,
@@ -192,7 +193,7 @@ class Recorder:
             message.internal[DURATION_S] = time.monotonic() - self._call_starts[tool_call_id]
         if tool_call_id in self._edited_args:  # its row has the arguments that it ran with
             message.internal[ARGS] = self._edited_args[tool_call_id]
-        state = snapshot(self._state)
+        state = self._state.to_store()
         try:
             text = codec.dumps(state)
         except UnstorableValue:  # the tool has run nevertheless
@@ -243,7 +244,7 @@ class Recorder:
     async def pause(self, requirements: Sequence[Requirement]) -> None:
         """Pause the run."""
         await self.flush()
-        values: dict[str, Any] = {"session_state": snapshot(self._state), "duration_s": self._duration_s()}
+        values: dict[str, Any] = {"session_state": self._state.to_store(), "duration_s": self._duration_s()}
         values["usage"] = Usage.total(self._usages)
         await in_thread(lambda: self.store.pause_run(self.run.run_id, requirements, **values))
 
@@ -251,7 +252,7 @@ class Recorder:
         """End the run with any status, also while it is cancelled. A partial answer is stored as it is."""
         values: dict[str, Any] = {"output": output, "error": error, "duration_s": self._duration_s()}
         values |= {"usage": Usage.total(self._usages), "time_to_first_token_s": self._first_token_s}
-        state = snapshot(self._state)
+        state = self._state.to_store()
         try:
             is_unchanged = codec.dumps(state) == self._stored_state
         except UnstorableValue:  # raised again when it is stored
@@ -312,13 +313,6 @@ def opening_messages(instructions: str | None, copies: Sequence[Message], prompt
     """Return the first messages of a run."""
     system = [Message(role="system", content=instructions)] if instructions else []
     return [*system, *copies, Message(role="user", content=prompt)]
-
-
-def snapshot(value: Any) -> Any:
-    """Copy a state that tools in other threads may be changing: ``dict()`` copies in one step, before the iteration."""
-    if isinstance(value, dict):
-        return {key: snapshot(item) for key, item in dict(value).items()}
-    return [snapshot(item) for item in list(value)] if type(value) is list else value
 
 
 def history_copy(message: Message) -> Message:

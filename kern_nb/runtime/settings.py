@@ -44,6 +44,7 @@ class AgentSettings(OwnerSettings):
         has_toolsets: Whether some tools are known only in a run, like those of an MCP server.
         has_static_instructions: Whether the instructions are known before the run starts.
         load_instructions: Returns the instructions; None as its argument stands for a run that has not started.
+        resolve_in_context: Whether placeholders in instructions and input are filled in from the session state.
         load_member_results: Returns the results that members' runs have for pending calls; None if a member is paused.
     """
 
@@ -57,6 +58,7 @@ class AgentSettings(OwnerSettings):
     summaries: SessionSummaryManager
     has_static_instructions: bool
     load_instructions: Callable[[RunContext | None], Awaitable[str | None]]
+    resolve_in_context: bool
     load_member_results: Callable[[Run, RunContext], Awaitable[dict[str, Any] | None]]
 
 

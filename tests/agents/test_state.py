@@ -69,8 +69,8 @@ def test_overwrite_db_session_state(db):
     db.update_session_state("chat", {"n": 5, "old": True})
 
     overwriting = {"overwrite_db_session_state": True}
-    assert seen(db, default={"n": 1}, given={"m": 2}, **overwriting) == {"n": 1, "m": 2}
-    assert db.get_session("chat").session_state == {"n": 1, "m": 2}
+    assert seen(db, default={"n": 1}, given={"m": 2}, **overwriting) == {"m": 2}
+    assert db.get_session("chat").session_state == {"m": 2}
     assert seen(db, default={"n": 1}, **overwriting) == {"n": 1}
     assert seen(db, given={"k": 3}, **overwriting) == {"k": 3}
 

@@ -1,0 +1,62 @@
+"""The text that a run sends to its model: instructions, and ``{key}`` filled in from the session state."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from kern_nb.runtime.context import RunContext
+    from kern_nb.runtime.settings import AgentSettings
+
+_PLACEHOLDER = re.compile(r"(?<!\$)\{([^{}\n]+)\}")  # ``${key}`` belongs to a shell or another template
+
+
+def has_placeholders(text: str | None) -> bool:
+    """Whether a text may have placeholders."""
+    return text is not None and _PLACEHOLDER.search(text) is not None
+
+
+def fill_placeholders(text: str, values: Mapping[str, Any]) -> str:
+    """Replace each ``{key}`` by its value; unknown keys and other braces, as in JSON, remain.
+
+    Values are inserted as they are: a placeholder within one is not replaced.
+    """
+
+    def replace(match: re.Match[str]) -> str:
+        key = match.group(1)
+        return str(values[key]) if key in values else match.group(0)
+
+    return _PLACEHOLDER.sub(replace, text)
+
+
+def prepare_prompt(prompt: Any, settings: AgentSettings, context: RunContext) -> Any:
+    """Return an input as it is sent: placeholders of a text are filled in, also beside files; texts become lines."""
+    parts = prompt if isinstance(prompt, list) else [prompt]
+    texts = [part for part in parts if isinstance(part, str)]
+    if len(texts) > 1:
+        return "\n".join(texts) if len(texts) == len(parts) else prompt
+    if not texts or not settings.resolve_in_context:
+        return prompt
+    text = fill_placeholders(texts[0], context.placeholder_values())
+    return text if prompt is texts[0] else [text if part is texts[0] else part for part in parts]
+
+
+async def load_instructions(settings: AgentSettings, context: RunContext, summary: str | None) -> str | None:
+    """Load the instructions of a run, with placeholders filled in, followed by the summary of the session."""
+    instructions = await settings.load_instructions(context)
+    if instructions and settings.resolve_in_context:
+        instructions = fill_placeholders(instructions, context.placeholder_values())
+    parts = [instructions] if instructions else []
+    parts += [f"Summary of the conversation so far:\n{summary}"] if summary else []
+    return "\n\n".join(parts) or None
+
+
+def join_instructions(instructions: Sequence[str]) -> str:
+    """Join instructions to one text: several as a list, in which a text of several lines is a paragraph."""
+    if len(instructions) == 1:
+        return instructions[0]
+    is_multiline = ["\n" in text.strip() for text in instructions]
+    items = [text if is_long else f"- {text.strip()}" for text, is_long in zip(instructions, is_multiline, strict=True)]
+    return ("\n\n" if any(is_multiline) else "\n").join(items)
