@@ -5,7 +5,6 @@ pydantic-ai runs the model and the tools; `kern_nb.runtime` stores the session. 
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -13,6 +12,7 @@ from weakref import WeakKeyDictionary
 
 from kern_nb import models
 from kern_nb.errors import BadUsage
+from kern_nb.runtime.prompt_text import INSTRUCTIONS_HINT
 from kern_nb.runtime.session_owner import SessionOwner
 
 if TYPE_CHECKING:
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from kern_nb.runtime.tools import Tool
 
 __all__ = ["Agent", "Instructions"]
-
-_INSTRUCTIONS = "Pass a text, a list of texts, or a function that returns one."
 
 _COUNTS = (
     "num_history_runs", "num_history_messages", "history_token_budget", "timeout_s", "max_requests",
@@ -52,23 +50,6 @@ def _require_tools(tools: Sequence[Any]) -> list[Any]:
                 raise BadUsage(f"Two tools are named {name!r}.", "Rename one: tool(fn, name=...).")
             names.add(name)
     return list(tools)
-
-
-def _call_instructions(function: Callable[..., Any], context: RunContext) -> Any:
-    """Call a function for instructions. Parameters are filled in by name, as a tool's are; any other gets the run."""
-    values = context.injectable_values()
-    positional: list[Any] = []
-    keywords: dict[str, Any] = {}
-    for parameter in inspect.signature(function).parameters.values():
-        is_variadic = parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
-        if parameter.name not in values and (is_variadic or parameter.default is not parameter.empty):
-            continue
-        value = values.get(parameter.name, context)
-        if parameter.kind is parameter.POSITIONAL_ONLY:
-            positional.append(value)
-        else:
-            keywords[parameter.name] = value
-    return function(*positional, **keywords)
 
 
 class Agent(SessionOwner):
@@ -109,7 +90,8 @@ class Agent(SessionOwner):
         search_past_sessions: Add a tool that searches the other sessions of the same user.
         num_past_sessions_to_search: The number of latest sessions that it searches.
         enable_session_summaries: Update a summary of the session after each run, without a delay of the answer.
-        add_session_summary_to_context: Send the summary to the model; where None, if summaries are enabled.
+        add_session_summary_to_context: Send the summary to the model, after a wait for one that is being written; where
+            None, if summaries are enabled.
         session_summary_manager: Writes the summaries, with its own model and prompt; without ``history_token_budget``
             it also enables them.
         store_media: Store images and other files, each once, by its hash.
@@ -174,7 +156,7 @@ class Agent(SessionOwner):
             if value is not None and (not isinstance(value, (int, float)) or isinstance(value, bool) or value < 0):
                 raise BadUsage(f"{count} must be a number of at least 0, got {value!r}.", f"For example: {count}=3.")
         if not (instructions is None or isinstance(instructions, (str, Sequence)) or callable(instructions)):
-            raise BadUsage(f"instructions must be a text, got {instructions!r}.", _INSTRUCTIONS)
+            raise BadUsage(f"instructions must be a text, got {instructions!r}.", INSTRUCTIONS_HINT)
         # With a token budget, a manager only writes the summary when the budget needs it.
         manager_enables = session_summary_manager is not None and history_token_budget is None
         self._keeps_summaries = enable_session_summaries or manager_enables
@@ -256,21 +238,9 @@ class Agent(SessionOwner):
 
     async def _load_instructions(self, context: RunContext | None) -> str | None:
         """Return the role and instructions of a run; static ones also without a context."""
-        from kern_nb.runtime.prompt_text import join_instructions
+        from kern_nb.runtime.prompt_text import evaluate_instructions
 
-        value: Any = self.instructions
-        if callable(value) and context is not None:
-            from kern_nb.runtime.iteration import IterationFailed, resolve
-
-            try:
-                value = await resolve(_call_instructions(value, context))
-            except IterationFailed as failed:
-                raise failed.cause from None
-        if not isinstance(value, str | Sequence | None) or not all(isinstance(line, str) for line in value or ()):
-            raise BadUsage(f"The instructions function must return a text, got {value!r}.", _INSTRUCTIONS)
-        parts = [f"<your_role>\n{self.role}\n</your_role>"] if self.role else []
-        parts += [value if isinstance(value, str) else join_instructions(value)] if value else []
-        return "\n\n".join(parts) or None
+        return await evaluate_instructions(self.role, self.instructions, context)
 
     async def _load_member_results(self, run: Run, context: RunContext) -> dict[str, Any] | None:
         """Return {}: an agent has no members."""

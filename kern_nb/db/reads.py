@@ -304,7 +304,8 @@ def history(
     if last_runs is not None:
         query = query.limit(last_runs)
     if last_messages is not None and session["session_type"] == "workflow":
-        query = query.limit(last_messages)  # its runs have no rows of messages, and at least an input
+        limits = (n for n in (last_runs, last_messages) if n is not None)
+        query = query.limit(min(limits))  # its runs have no rows of messages, and at least an input
     elif last_messages is not None:
         first = _run_of_message(connection, tables, lineage, is_included, max(1, last_messages), before_run)
         query = query.where(r.c.run_index >= first)

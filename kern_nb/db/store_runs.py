@@ -463,8 +463,9 @@ class RunMethods(Database):
     ) -> list[Message]:
         """The messages for a model: those of completed runs, inherited ones included, in order.
 
-        A workflow's run has two: its input and its output. System and developer messages are left out, as each agent has its own, and so are members' runs. A tool call and
-        its result are never separated: if a limit or a branch point is between them, both are left out.
+        A workflow's run has two: its input and its output. System and developer messages are left out, as each agent
+        has its own, and so are members' runs. A tool call and its result are never separated: if a limit or a branch
+        point is between them, both are left out.
 
         Args:
             session_id: The session.

@@ -24,7 +24,6 @@ from pydantic_ai.usage import UsageLimits
 
 from kern_nb import extra_keys, models
 from kern_nb.db import SessionStore, codec
-from kern_nb.db.open_runs import merge
 from kern_nb.errors import AlreadyClaimed, KernError, RunFailed, RunNotFound, StillWaiting, StoreBusy
 from kern_nb.interop import media, messages
 from kern_nb.records import Message, Run
@@ -34,7 +33,7 @@ from kern_nb.runtime.event_loop import in_thread
 from kern_nb.runtime.events import Emit, Ended, Started, ignore
 from kern_nb.runtime.prompt_text import has_placeholders, load_instructions, prepare_prompt
 from kern_nb.runtime.recorder import Recorder, opening_messages
-from kern_nb.runtime.run_state import RunState, open_state
+from kern_nb.runtime.run_state import initial_state, resumed_state
 from kern_nb.runtime.settings import AgentSettings, OwnerSettings, Request
 
 
@@ -133,20 +132,6 @@ async def store_request(settings: OwnerSettings, store: SessionStore, request: R
         raise
 
 
-def initial_state(settings: OwnerSettings, run: Run, request: Request) -> RunState:
-    """Return the state at the start of a run: the caller's over the stored one over the agent's default.
-
-    With ``overwrite_state``, the caller's or else the agent's default replaces the stored one.
-    """
-    if request.parent is not None:
-        return request.parent.session_state
-    replacement = (request.session_state or settings.default_state) if settings.overwrite_state else {}
-    if replacement:
-        return open_state(copy.deepcopy(replacement), settings.owner, run, request.user_id)
-    state = merge({}, copy.deepcopy(run.session_state or {}), copy.deepcopy(request.session_state))
-    return open_state(state, settings.owner, run, request.user_id)
-
-
 async def resume_run(
     settings: AgentSettings,
     store: SessionStore,
@@ -194,13 +179,6 @@ async def resume_run(
                 await _drive(settings, context, model, load_input)
 
         return await finish(settings, context, work, before=before)
-
-
-def resumed_state(settings: OwnerSettings, run: Run, user_id: str | None, parent: RunContext | None) -> RunState:
-    """Return the state of a run that is resumed."""
-    if parent is not None:
-        return parent.session_state
-    return open_state(copy.deepcopy(run.session_state or {}), settings.owner, run, user_id)
 
 
 async def load_owner(store: SessionStore, run: Run, parent: RunContext | None) -> str | None:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+
+from kern_nb.errors import BadUsage
 
 if TYPE_CHECKING:
     from kern_nb.runtime.context import RunContext
     from kern_nb.runtime.settings import AgentSettings
+
+INSTRUCTIONS_HINT = "Pass a text, a list of texts, or a function that returns one."
 
 _PLACEHOLDER = re.compile(r"(?<!\$)\{([^{}\n]+)\}")  # ``${key}`` belongs to a shell or another template
 
@@ -53,7 +58,45 @@ async def load_instructions(settings: AgentSettings, context: RunContext, summar
     return "\n\n".join(parts) or None
 
 
-def join_instructions(instructions: Sequence[str]) -> str:
+async def evaluate_instructions(role: str | None, instructions: Any, context: RunContext | None) -> str | None:
+    """Return an agent's role and instructions as one text; those that a function returns only with a context.
+
+    Raises:
+        BadUsage: the function returns neither a text nor a list of texts.
+    """
+    value = instructions
+    if callable(value) and context is not None:
+        from kern_nb.runtime.iteration import IterationFailed, resolve
+
+        try:
+            value = await resolve(_call_instructions(value, context))
+        except IterationFailed as failed:
+            raise failed.cause from None
+    if not isinstance(value, str | Sequence | None) or not all(isinstance(line, str) for line in value or ()):
+        raise BadUsage(f"The instructions function must return a text, got {value!r}.", INSTRUCTIONS_HINT)
+    parts = [f"<your_role>\n{role}\n</your_role>"] if role else []
+    parts += [value if isinstance(value, str) else _join_instructions(value)] if value else []
+    return "\n\n".join(parts) or None
+
+
+def _call_instructions(function: Callable[..., Any], context: RunContext) -> Any:
+    """Call a function for instructions. Parameters are filled in by name, as a tool's are; any other gets the run."""
+    values = context.injectable_values()
+    positional: list[Any] = []
+    keywords: dict[str, Any] = {}
+    for parameter in inspect.signature(function).parameters.values():
+        is_variadic = parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+        if parameter.name not in values and (is_variadic or parameter.default is not parameter.empty):
+            continue
+        value = values.get(parameter.name, context)
+        if parameter.kind is parameter.POSITIONAL_ONLY:
+            positional.append(value)
+        else:
+            keywords[parameter.name] = value
+    return function(*positional, **keywords)
+
+
+def _join_instructions(instructions: Sequence[str]) -> str:
     """Join instructions to one text: several as a list, in which a text of several lines is a paragraph."""
     if len(instructions) == 1:
         return instructions[0]

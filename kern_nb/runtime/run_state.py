@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from kern_nb.db.open_runs import merge
+
 if TYPE_CHECKING:
     from kern_nb.records import Run
+    from kern_nb.runtime.context import RunContext
     from kern_nb.runtime.session_owner import SessionOwner
+    from kern_nb.runtime.settings import OwnerSettings, Request
 
 
 class RunState(dict[str, Any]):
@@ -41,13 +46,45 @@ class RunState(dict[str, Any]):
         return key in self._covered or key not in self._run_values
 
 
-def open_state(stored: Mapping[str, Any], owner: SessionOwner, run: Run, user_id: str | None) -> RunState:
+def initial_state(settings: OwnerSettings, run: Run, request: Request) -> RunState:
+    """Return the state at the start of a run: the caller's over the stored one over the agent's default.
+
+    With ``overwrite_state``, the caller's or else the agent's default replaces the stored one. A run within another
+    shares its state, and adds its own default.
+    """
+    if request.parent is not None:
+        _add_missing(request.parent.session_state, settings.default_state)
+        return request.parent.session_state
+    replacement = (request.session_state or settings.default_state) if settings.overwrite_state else {}
+    if replacement:
+        return _open_state(copy.deepcopy(replacement), settings.owner, run, request.user_id)
+    state = merge({}, copy.deepcopy(run.session_state or {}), copy.deepcopy(request.session_state))
+    return _open_state(state, settings.owner, run, request.user_id)
+
+
+def resumed_state(settings: OwnerSettings, run: Run, user_id: str | None, parent: RunContext | None) -> RunState:
+    """Return the state of a run that is resumed."""
+    if parent is not None:
+        return parent.session_state
+    return _open_state(copy.deepcopy(run.session_state or {}), settings.owner, run, user_id)
+
+
+def _open_state(stored: Mapping[str, Any], owner: SessionOwner, run: Run, user_id: str | None) -> RunState:
     """Create the state of a run that is not part of another run, which would share its own."""
     values = {"current_session_id": run.session_id or "", "current_run_id": run.run_id}
     values |= {"current_user_id": user_id} if user_id else {}
     if owner.session_type == "workflow":
         values |= {"workflow_id": owner.id} | ({"workflow_name": owner.name} if owner.name else {})
     return RunState(stored, values)
+
+
+def _add_missing(state: dict[str, Any], defaults: Mapping[str, Any]) -> None:
+    """Set the keys of a state that it lacks, at every depth."""
+    for key, value in defaults.items():
+        if key not in state:
+            state[key] = copy.deepcopy(value)
+        elif isinstance(value, dict) and isinstance(state[key], dict):
+            _add_missing(state[key], value)
 
 
 def snapshot(value: Any) -> Any:

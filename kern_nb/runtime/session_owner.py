@@ -195,7 +195,9 @@ class SessionOwner(SessionAccess):
 
         async def work(emit: Emit) -> Run:
             try:
-                run: Run = await import_module(self._engine_module).start_run(self._settings(parent), store, request, emit)
+                run: Run = await import_module(self._engine_module).start_run(
+                    self._settings(parent), store, request, emit
+                )
             finally:
                 self._forget(store, session_id)
             self._start_summary(store, run)

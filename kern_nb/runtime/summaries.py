@@ -23,7 +23,7 @@ from kern_nb.batches import group_by_size
 from kern_nb.db import SessionStore
 from kern_nb.db.reads import INSTRUCTION_ROLES, input_and_output
 from kern_nb.errors import BadUsage, ReadOnlyStore, RunFailed, SummaryFailed
-from kern_nb.records import Message, Run, Session, SessionSummary, message_text
+from kern_nb.records import Message, Session, SessionSummary, message_text
 from kern_nb.runtime import event_loop
 from kern_nb.runtime.event_loop import in_thread
 

@@ -23,7 +23,7 @@ from kern_nb.runtime.event_loop import in_thread
 from kern_nb.runtime.events import CallEnded, CallStarted, Emit, Started, ignore
 from kern_nb.runtime.iteration import IterationFailed, is_pending, resolve
 from kern_nb.runtime.recorder import Recorder, Storage
-from kern_nb.runtime.run_state import RunState
+from kern_nb.runtime.run_state import RunState, initial_state, resumed_state
 from kern_nb.runtime.session_owner import SessionOwner
 from kern_nb.runtime.settings import OwnerSettings, Request
 from kern_nb.runtime.workflow_nodes import Condition, Loop, Node, Parallel, Step, StepInput, node_title
@@ -46,7 +46,7 @@ async def start_run(settings: OwnerSettings, store: SessionStore, request: Reque
         RunFailed: a step failed; the run is stored with the error.
     """
     run = await engine.store_request(settings, store, request, input=plain_value(request.prompt))
-    state = engine.initial_state(settings, run, request)
+    state = initial_state(settings, run, request)
     model = request.parent.model if request.parent else None
     return await _execute(_Execution(settings, store, run, state, emit, request.user_id, model=model))
 
@@ -65,7 +65,7 @@ async def resume_run(
     step_runs = await in_thread(lambda: store.member_runs(before.run_id))
     run = await engine.claim(store, before, user_id)
     owner_id = await engine.load_owner(store, run, parent)
-    state = engine.resumed_state(settings, run, owner_id, parent)
+    state = resumed_state(settings, run, owner_id, parent)
     model = parent.model if parent else None
     execution = _Execution(settings, store, run, state, emit, owner_id, model, rerun_interrupted=rerun_interrupted)
     execution.step_runs = {step.internal[STEP_PATH]: step for step in step_runs if STEP_PATH in step.internal}

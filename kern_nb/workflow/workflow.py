@@ -172,8 +172,8 @@ class Workflow(SessionOwner):
             last_runs=last_runs if last_n_runs is None else last_n_runs,
             user_id=self._user(user_id),
         )
-        exchanges = ((a.content, b.content) for a, b in pairwise(messages) if (a.role, b.role) == _EXCHANGE)
-        return [WorkflowExchange(input, output) for input, output in exchanges if input and output]
+        exchanges = (pair for pair in pairwise(messages) if tuple(message.role for message in pair) == _EXCHANGE)
+        return [WorkflowExchange(a.content, b.content) for a, b in exchanges if a.content and b.content]
 
     def steps_of(self, run_id: str) -> list[Run]:
         """Return the runs of the steps of a run, in order; ``extra["step"]`` is the step's name."""

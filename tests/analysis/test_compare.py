@@ -214,7 +214,7 @@ def test_shorter_branch_is_neither_better_nor_worse(store):
             assert set(better.values()) == {None}
             assert "no verdict" in repr(comparison)
     runs = compare("chat", "b", store=store).runs
-    assert runs[["a", "b", "shared"]].values.tolist() == [
+    assert runs[["a", "b", "shared"]].to_numpy().tolist() == [
         ["chat/0", "b/0", True],
         ["chat/1", "b/1", False],
         ["chat/2", pd.NA, False],

@@ -139,7 +139,6 @@ class Pair:
         numbers: dict[str, Kind] = dict.fromkeys(("a", "b", "delta", "delta_pct"), "number")
         return build_frame(rows, {"metric": "text", **numbers, "better": "text"})
 
-
     @cached_property
     def has_unequal_runs(self) -> bool:
         """Whether one is a branch of the other's conversation, and has fewer runs.
@@ -152,14 +151,14 @@ class Pair:
     @cached_property
     def runs(self) -> pd.DataFrame:
         """The aligned runs; see `Comparison.runs`."""
+        is_same_store = _is_same_store(self.a.store, self.b.store)
         rows = []
         for n, (a, b) in enumerate(zip_longest(compute_run_totals(self.a), compute_run_totals(self.b))):
             values = [value for name in RUN_TOTALS for value in (a and a[name], b and b[name])]
             refs = [
-                run and str(Reference(side.session_id, run["run_index"]))
-                for side, run in ((self.a, a), (self.b, b))
+                run and str(Reference(side.session_id, run["run_index"])) for side, run in ((self.a, a), (self.b, b))
             ]
-            is_shared = a is not None and b is not None and a["run_id"] == b["run_id"]
+            is_shared = is_same_store and a is not None and b is not None and a["run_id"] == b["run_id"]
             rows.append((n, is_shared, *refs, *values))
         kinds: dict[str, Kind] = {"run": "count", "shared": "flag", "a": "text", "b": "text"}
         return build_frame(rows, kinds | {f"{side}_{name}": "number" for name in RUN_TOTALS for side in "ab"})
