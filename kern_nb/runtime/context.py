@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import ChainMap
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -56,11 +54,6 @@ class RunContext:
     def injectable_values(self) -> dict[str, Any]:
         """Return the values of the parameters that a run fills in; see `INJECTABLE`."""
         return dict(zip(INJECTABLE, (self, self.session_state, self.agent), strict=True))
-
-    def placeholder_values(self) -> Mapping[str, Any]:
-        """Return the values that ``{key}`` in a text for the model stands for."""
-        user = {} if self.user_id is None else {"user_id": self.user_id}
-        return ChainMap({"current_run_id": self.run_id}, self.session_state, user)
 
     @property
     def workspace(self) -> Workspace:

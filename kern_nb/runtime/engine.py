@@ -16,7 +16,7 @@ from uuid import uuid4
 
 from pydantic_ai import Agent as PydanticAgent
 from pydantic_ai import AgentRunResult, DeferredToolRequests
-from pydantic_ai.exceptions import UsageLimitExceeded
+from pydantic_ai.exceptions import UnexpectedModelBehavior, UsageLimitExceeded
 from pydantic_ai.messages import ModelMessage, PartDeltaEvent, PartStartEvent, TextPart, TextPartDelta
 from pydantic_ai.models import Model
 from pydantic_ai.tools import DeferredToolResults
@@ -85,8 +85,8 @@ async def _static_opening(settings: AgentSettings, request: Request) -> list[Mes
     files.
     """
     options = settings.history
-    has_past = options.add or options.add_summary or extra_keys.RERUN_OF in request.extra
-    if has_past or not settings.has_static_instructions or not isinstance(request.prompt, str):
+    is_built = options.add or options.add_summary or settings.add_session_state or extra_keys.RERUN_OF in request.extra
+    if is_built or not settings.has_static_instructions or not isinstance(request.prompt, str):
         return None
     instructions = await settings.load_instructions(None)
     if settings.resolve_in_context and (has_placeholders(instructions) or has_placeholders(request.prompt)):
@@ -121,7 +121,8 @@ async def store_request(settings: OwnerSettings, store: SessionStore, request: R
         "parent_run_id": request.parent.run_id if request.parent else None,
         # Set before the run, so that it is not a change by the run.
         "default_state": {} if settings.overwrite_state else settings.default_state,
-        "extra": request.extra,
+        "metadata": None if request.parent else settings.metadata,
+        "extra": request.extra | ({"metadata": settings.metadata} if settings.metadata else {}),
         "internal": extra_keys.run_internal(request.extra, copy.deepcopy(request.session_state)),
     }
     try:
@@ -174,7 +175,10 @@ async def resume_run(
         async def work() -> None:
             answer = resume.last_answer(run)
             if answer is not None and not answer.tool_calls and run.messages[-1] is answer:
-                await recorder.finish("COMPLETED", output=answer.content)  # only the end was not stored
+                output = answer.content  # only the end was not stored
+                if settings.output is not None and isinstance(output, str):
+                    output = settings.output.to_json(settings.output.from_text(output))
+                await recorder.finish("COMPLETED", output=output)
             else:
                 await _drive(settings, context, model, load_input)
 
@@ -250,6 +254,8 @@ async def finish(
     run = recorder.stored_run
     if run is None:
         run = await in_thread(lambda: store.get_run(context.run_id))
+    if isinstance(settings, AgentSettings) and settings.output is not None and run.output is not None:
+        run.output = settings.output.from_json(run.output)
     recorder.emit(Ended(run))
     return run
 
@@ -292,6 +298,11 @@ async def _drive(
         raise RunFailed(
             f"the limit of max_requests={settings.max_requests} model requests is reached.", hint
         ) from error
+    except UnexpectedModelBehavior as error:
+        await recorder.end_invalid_calls(error)
+        hint = "If the model needs more attempts, allow them: Agent(..., retries=10)"
+        reason = error.message.partition(". Consider ")[0]  # without advice that is not for an agent of kern_nb
+        raise RunFailed(f"{type(error).__name__}: {reason}", hint) from error
     output = result.output if result else None
     if isinstance(output, DeferredToolRequests):
         last = result.new_messages()[-1:] if result else []
@@ -300,6 +311,8 @@ async def _drive(
                 await recorder.write_request(message)
         await recorder.pause(resume.build_requirements(output, settings.tools))
     else:
+        if settings.output is not None and output is not None:
+            output = settings.output.to_json(output)
         await recorder.finish("COMPLETED", output=output)
 
 
@@ -320,6 +333,9 @@ async def _loop(
         instructions=model_input.instructions,
         infer_name=False,
         usage_limits=UsageLimits(request_limit=settings.max_requests),
+        output_type=settings.output.output_types(model) if settings.output else None,
+        retries=settings.retries.invalid_calls,
+        capabilities=settings.retries.capabilities(),
     ) as steps:
         async for node in steps:
             if PydanticAgent.is_model_request_node(node):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import inspect
 import re
+from collections import ChainMap
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from kern_nb.errors import BadUsage
@@ -36,6 +38,11 @@ def fill_placeholders(text: str, values: Mapping[str, Any]) -> str:
     return _PLACEHOLDER.sub(replace, text)
 
 
+def _placeholder_values(settings: AgentSettings, context: RunContext) -> Mapping[str, Any]:
+    user = {} if context.user_id is None else {"user_id": context.user_id}
+    return ChainMap({"current_run_id": context.run_id}, context.session_state, settings.metadata, user)
+
+
 def prepare_prompt(prompt: Any, settings: AgentSettings, context: RunContext) -> Any:
     """Return an input as it is sent: placeholders of a text are filled in, also beside files; texts become lines."""
     parts = prompt if isinstance(prompt, list) else [prompt]
@@ -44,27 +51,44 @@ def prepare_prompt(prompt: Any, settings: AgentSettings, context: RunContext) ->
         return "\n".join(texts) if len(texts) == len(parts) else prompt
     if not texts or not settings.resolve_in_context:
         return prompt
-    text = fill_placeholders(texts[0], context.placeholder_values())
+    text = fill_placeholders(texts[0], _placeholder_values(settings, context))
     return text if prompt is texts[0] else [text if part is texts[0] else part for part in parts]
 
 
 async def load_instructions(settings: AgentSettings, context: RunContext, summary: str | None) -> str | None:
-    """Load the instructions of a run, with placeholders filled in, followed by the summary of the session."""
+    """Load the system message of a run: the instructions, with placeholders filled in, the summary and the state."""
     instructions = await settings.load_instructions(context)
     if instructions and settings.resolve_in_context:
-        instructions = fill_placeholders(instructions, context.placeholder_values())
+        instructions = fill_placeholders(instructions, _placeholder_values(settings, context))
     parts = [instructions] if instructions else []
     parts += [f"Summary of the conversation so far:\n{summary}"] if summary else []
+    if settings.add_session_state:
+        parts.append(f"<session_state>\n{context.session_state}\n</session_state>")
     return "\n\n".join(parts) or None
 
 
-async def evaluate_instructions(role: str | None, instructions: Any, context: RunContext | None) -> str | None:
-    """Return an agent's role and instructions as one text; those that a function returns only with a context.
+@dataclass(frozen=True)
+class InstructionTexts:
+    """The texts of an agent that its system message has, in their order.
+
+    Attributes:
+        instructions: A text, several, or a function that returns one.
+        closing: What follows the instructions.
+    """
+
+    description: str | None
+    role: str | None
+    instructions: Any
+    closing: str | None
+
+
+async def evaluate_instructions(texts: InstructionTexts, context: RunContext | None) -> str | None:
+    """Return the texts of an agent as one; instructions that a function returns only with a context.
 
     Raises:
         BadUsage: the function returns neither a text nor a list of texts.
     """
-    value = instructions
+    value = texts.instructions
     if callable(value) and context is not None:
         from kern_nb.runtime.iteration import IterationFailed, resolve
 
@@ -74,9 +98,12 @@ async def evaluate_instructions(role: str | None, instructions: Any, context: Ru
             raise failed.cause from None
     if not isinstance(value, str | Sequence | None) or not all(isinstance(line, str) for line in value or ()):
         raise BadUsage(f"The instructions function must return a text, got {value!r}.", INSTRUCTIONS_HINT)
-    parts = [f"<your_role>\n{role}\n</your_role>"] if role else []
+    parts = [f"<your_role>\n{texts.role}\n</your_role>"] if texts.role else []
     parts += [value if isinstance(value, str) else _join_instructions(value)] if value else []
-    return "\n\n".join(parts) or None
+    parts += [texts.closing] if texts.closing else []
+    body = "\n\n".join(parts)
+    separator = "\n\n" if texts.role else "\n"
+    return separator.join(text for text in (texts.description, body) if text) or None
 
 
 def _call_instructions(function: Callable[..., Any], context: RunContext) -> Any:

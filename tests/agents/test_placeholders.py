@@ -74,10 +74,13 @@ def test_lists_and_functions_are_filled_in(db, instructions, expected):
     assert told(agent)[0] == expected
 
 
-def test_role_precedes_the_instructions(db):
-    """The model knows the role of its agent."""
+def test_description_and_role_precede_the_instructions(db):
+    """The model knows the role of its agent; metadata is filled in, too."""
     agent = Agent(RecordingModel(), db=db, session_state=STATE, role="helps {name}", instructions="Be brief.")
     assert told(agent)[0] == "<your_role>\nhelps Bob\n</your_role>\n\nBe brief."
+    agent = agent.variant(description="A {kind} of {name}", metadata={"kind": "clerk", "name": "none"})
+    assert told(agent)[0] == "A clerk of Bob\n\n<your_role>\nhelps Bob\n</your_role>\n\nBe brief."
+    assert told(agent.variant(role=None))[0] == "A clerk of Bob\nBe brief."
 
 
 def test_resolve_in_context_off(db):
