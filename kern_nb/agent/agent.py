@@ -5,7 +5,6 @@ pydantic-ai runs the model and the tools; `kern_nb.runtime` stores the session. 
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -13,6 +12,7 @@ from weakref import WeakKeyDictionary
 
 from kern_nb import models
 from kern_nb.errors import BadUsage
+from kern_nb.runtime.prompt_text import INSTRUCTIONS_HINT
 from kern_nb.runtime.session_access import require_text
 from kern_nb.runtime.session_owner import SessionOwner
 from kern_nb.runtime.unsupported import refuse_unsupported
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pydantic_ai import Agent as PydanticAgent
 
     from kern_nb.db import SessionStore
-    from kern_nb.records import Run, Session, SessionType
+    from kern_nb.records import Message, Run, Session, SessionType
     from kern_nb.runtime.context import RunContext
     from kern_nb.runtime.settings import AgentSettings
     from kern_nb.runtime.structured_output import OutputSchema
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from kern_nb.runtime.tools import Tool
 
 __all__ = ["Agent", "Instructions"]
-
-_INSTRUCTIONS = "Pass a text, a list of texts, or a function that returns one."
 
 _COUNTS = (
     "num_history_runs", "num_history_messages", "history_token_budget", "timeout_s", "max_requests", "retries",
@@ -60,23 +58,6 @@ def _require_tools(tools: Sequence[Any]) -> list[Any]:
     return list(tools)
 
 
-def _call_instructions(function: Callable[..., Any], context: RunContext) -> Any:
-    """Call a function for instructions. Parameters are filled in by name, as a tool's are; any other gets the run."""
-    values = context.injectable_values()
-    positional: list[Any] = []
-    keywords: dict[str, Any] = {}
-    for parameter in inspect.signature(function).parameters.values():
-        is_variadic = parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
-        if parameter.name not in values and (is_variadic or parameter.default is not parameter.empty):
-            continue
-        value = values.get(parameter.name, context)
-        if parameter.kind is parameter.POSITIONAL_ONLY:
-            positional.append(value)
-        else:
-            keywords[parameter.name] = value
-    return function(*positional, **keywords)
-
-
 class Agent(SessionOwner):
     """A model with instructions and tools that stores every run in a session.
 
@@ -96,7 +77,7 @@ class Agent(SessionOwner):
 
     Args:
         model: A name (``"openai:gpt-5.2"``), an object of `kern_nb.models`, or a pydantic-ai model; where None, that of
-            the environment's KERN_MODEL, else gpt-5.2 behind the Responses API.
+            its team, of the environment's KERN_MODEL, else gpt-5.2 behind the Responses API.
         db: The store, or its path or URL; where None, the attached store, else one in memory.
         session_id: The default session; where None, the first run creates one.
         user_id: The default owner of its sessions.
@@ -104,12 +85,12 @@ class Agent(SessionOwner):
         metadata: Keys to store with its sessions, where they lack them, and with its runs.
         description: What it is, as the beginning of its system message.
         instructions: A text, several, or a function (of ``run_context`` or ``session_state``, if it has such
-            parameters) that returns one.
+            parameters) that returns one. Several are sent as a list.
         tools: Functions, results of `tool`, and pydantic-ai toolsets (MCP servers, for example).
         markdown: Ask for answers in Markdown.
         output_schema: The type of its answers, such as a pydantic model, or a JSON schema. ``output`` of its runs is
             an object of that type; its JSON is stored.
-        role: What it is good at, in a sentence for the leader of its team.
+        role: What it is good at, in a sentence for the leader of its team and for its own model.
         name: A display name.
         id: The agent_id of its sessions; derived from the name where None.
         add_history_to_context: Send the earlier runs of the session to the model.
@@ -125,7 +106,8 @@ class Agent(SessionOwner):
         num_past_sessions_to_search: The number of latest sessions that they search.
         num_past_session_runs_in_search: The number of runs of each session in that list.
         enable_session_summaries: Update a summary of the session after each run, without a delay of the answer.
-        add_session_summary_to_context: Send the summary to the model.
+        add_session_summary_to_context: Send the summary to the model, after a wait for one that is being written; where
+            None, if summaries are enabled.
         session_summary_manager: Writes the summaries, with its own model and prompt; without ``history_token_budget``
             it also enables them.
         store_media: Store images and other files, each once, by its hash.
@@ -141,6 +123,8 @@ class Agent(SessionOwner):
         exponential_backoff: Double that time with each retry.
         timeout_s: The maximum duration of a run in seconds; it then ends with an error.
         max_requests: The maximum number of model requests in a run; None for no limit.
+        resolve_in_context: Fill in ``{key}`` in the description, role, instructions and a text input from the session
+            state (and ``metadata``, and ``{user_id}``); other braces remain.
 
     Raises:
         BadUsage: a parameter is not valid.
@@ -180,7 +164,7 @@ class Agent(SessionOwner):
         num_past_sessions_to_search: int = 10,
         num_past_session_runs_in_search: int = 3,
         enable_session_summaries: bool = False,
-        add_session_summary_to_context: bool = False,
+        add_session_summary_to_context: bool | None = None,
         session_summary_manager: SessionSummaryManager | None = None,
         store_media: bool = True,
         store_tool_messages: bool = True,
@@ -192,6 +176,7 @@ class Agent(SessionOwner):
         exponential_backoff: bool = False,
         timeout_s: float | None = None,
         max_requests: int | None = 50,
+        resolve_in_context: bool = True,
     ) -> None:
         super().__init__(locals())
         self.model = model
@@ -206,7 +191,7 @@ class Agent(SessionOwner):
             if value is not None and (not isinstance(value, (int, float)) or isinstance(value, bool) or value < 0):
                 raise BadUsage(f"{count} must be a number of at least 0, got {value!r}.", f"For example: {count}=3.")
         if not (instructions is None or isinstance(instructions, (str, Sequence)) or callable(instructions)):
-            raise BadUsage(f"instructions must be a text, got {instructions!r}.", _INSTRUCTIONS)
+            raise BadUsage(f"instructions must be a text, got {instructions!r}.", INSTRUCTIONS_HINT)
         require_text("description", description)
         # With a token budget, a manager only writes the summary when the budget needs it.
         manager_enables = session_summary_manager is not None and history_token_budget is None
@@ -223,7 +208,7 @@ class Agent(SessionOwner):
 
     # Settings of the engine -------------------------------------------------------------------------------------------
 
-    def _settings(self) -> AgentSettings:
+    def _settings(self, parent: RunContext | None = None) -> AgentSettings:
         from kern_nb.runtime.history import HistoryOptions
         from kern_nb.runtime.model_retries import RetryOptions
         from kern_nb.runtime.recorder import Storage
@@ -231,10 +216,11 @@ class Agent(SessionOwner):
 
         pydantic_agent, tools = self._model_loop()
         arguments, instructions = self._arguments, self.instructions
+        add_summary = arguments["add_session_summary_to_context"]
         is_static_list = isinstance(instructions, list | tuple) and all(isinstance(text, str) for text in instructions)
         return AgentSettings(
-            **vars(super()._settings()),
-            model=self.model,
+            **vars(super()._settings(parent)),
+            model=parent.model if self.model is None and parent is not None else self.model,
             max_requests=self.max_requests,
             pydantic_agent=pydantic_agent,
             tools=tools,
@@ -250,7 +236,7 @@ class Agent(SessionOwner):
                 messages=arguments["num_history_messages"],
                 token_budget=arguments["history_token_budget"],
                 tool_calls=arguments["max_tool_calls_from_history"],
-                add_summary=arguments["add_session_summary_to_context"],
+                add_summary=self._keeps_summaries if add_summary is None else add_summary,
             ),
             summaries=self._summaries(),
             retries=RetryOptions(
@@ -260,6 +246,7 @@ class Agent(SessionOwner):
             add_session_state=arguments["add_session_state_to_context"],
             has_static_instructions=isinstance(instructions, str | None) or is_static_list,
             load_instructions=self._load_instructions,
+            resolve_in_context=arguments["resolve_in_context"],
             load_member_results=self._load_member_results,
         )
 
@@ -308,21 +295,18 @@ class Agent(SessionOwner):
         return tools
 
     async def _load_instructions(self, context: RunContext | None) -> str | None:
-        """Return the instructions of a run; static ones also without a context."""
-        value: Any = self.instructions
-        if callable(value) and context is not None:
-            from kern_nb.runtime.iteration import IterationFailed, resolve
+        """Return the role and instructions of a run; static ones also without a context."""
+        from kern_nb.runtime.prompt_text import InstructionTexts, evaluate_instructions
 
-            try:
-                value = await resolve(_call_instructions(value, context))
-            except IterationFailed as failed:
-                raise failed.cause from None
-        if not isinstance(value, str | Sequence | None) or not all(isinstance(line, str) for line in value or ()):
-            raise BadUsage(f"The instructions function must return a text, got {value!r}.", _INSTRUCTIONS)
-        instructions = value if value is None or isinstance(value, str) else "\n".join(value)
-        is_markdown = self._arguments["markdown"] and self.output_schema is None
-        texts = (self._arguments["description"], instructions, _MARKDOWN if is_markdown else None)
-        return "\n\n".join(text for text in texts if text) or None
+        arguments = self._arguments
+        is_markdown = arguments["markdown"] and self.output_schema is None
+        texts = InstructionTexts(
+            description=arguments["description"],
+            role=self.role,
+            instructions=self.instructions,
+            closing=_MARKDOWN if is_markdown else None,
+        )
+        return await evaluate_instructions(texts, context)
 
     async def _load_member_results(self, run: Run, context: RunContext) -> dict[str, Any] | None:
         """Return {}: an agent has no members."""
@@ -439,6 +423,34 @@ class Agent(SessionOwner):
                 return session
             self._cached.setdefault(store, {})[session_id] = session
         return session.model_copy(deep=True)  # the cached one must not be modified
+
+    def get_chat_history(
+        self,
+        session_id: str | None = None,
+        last_n_runs: int | None = None,
+        *,
+        last_runs: int | None = None,
+        tool_messages: bool = False,
+        user_id: str | None = None,
+    ) -> list[Message]:
+        """Return the messages of a session's users and assistants, inherited ones included; see also `Session.runs`.
+
+        Args:
+            session_id: The session; the own session where None.
+            last_n_runs: Only so many of the latest runs.
+            last_runs: Another name of ``last_n_runs``.
+            tool_messages: Whether the results of tools are included.
+            user_id: The owner of the session.
+
+        Raises:
+            SessionNotFound: there is no such session of the user; also raised by the methods below.
+        """
+        return self.store.chat_history(
+            self._require_session_id(session_id),
+            last_runs=last_runs if last_n_runs is None else last_n_runs,
+            tool_messages=tool_messages,
+            user_id=self._user(user_id),
+        )
 
     def set_session_name(
         self,

@@ -24,7 +24,6 @@ from pydantic_ai.usage import UsageLimits
 
 from kern_nb import extra_keys, models
 from kern_nb.db import SessionStore, codec
-from kern_nb.db.open_runs import merge
 from kern_nb.errors import AlreadyClaimed, KernError, RunFailed, RunNotFound, StillWaiting, StoreBusy
 from kern_nb.interop import media, messages
 from kern_nb.records import Message, Run
@@ -32,7 +31,9 @@ from kern_nb.runtime import history, resume
 from kern_nb.runtime.context import RunContext
 from kern_nb.runtime.event_loop import in_thread
 from kern_nb.runtime.events import Emit, Ended, Started, ignore
+from kern_nb.runtime.prompt_text import has_placeholders, load_instructions, prepare_prompt
 from kern_nb.runtime.recorder import Recorder, opening_messages
+from kern_nb.runtime.run_state import initial_state, resumed_state
 from kern_nb.runtime.settings import AgentSettings, OwnerSettings, Request
 
 
@@ -66,9 +67,10 @@ async def start_run(settings: AgentSettings, store: SessionStore, request: Reque
         model_name = models.model_name(settings.model)
         run = await store_request(settings, store, request, input=run_input, model=model_name, messages=opening or ())
         emit(Started(run))
-        state = initial_state(settings, run.session_state, request)
+        state = initial_state(settings, run, request)
         recorder = Recorder(store, run, state, settings.storage, emit, is_new=True)
-        context = RunContext(run.run_id, request.session_id, request.user_id, state, settings.owner, store, recorder)
+        ids = (run.run_id, request.session_id, request.user_id)
+        context = RunContext(*ids, state, settings.owner, store, recorder, model=settings.model)
 
         async def load_input() -> _ModelInput:
             return await _opening_input(settings, context, request.prompt, is_stored=opening is not None)
@@ -79,13 +81,17 @@ async def start_run(settings: AgentSettings, store: SessionStore, request: Reque
 async def _static_opening(settings: AgentSettings, request: Request) -> list[Message] | None:
     """Return the first messages of a run, if they are known before it starts; else None.
 
-    They are not known with a history, with a function for instructions, which may read the run, or with files.
+    They are not known with a history, with placeholders or a function for instructions, which read the run, or with
+    files.
     """
     options = settings.history
     is_built = options.add or options.add_summary or settings.add_session_state or extra_keys.RERUN_OF in request.extra
     if is_built or not settings.has_static_instructions or not isinstance(request.prompt, str):
         return None
-    return opening_messages(await settings.load_instructions(None), [], request.prompt)
+    instructions = await settings.load_instructions(None)
+    if settings.resolve_in_context and (has_placeholders(instructions) or has_placeholders(request.prompt)):
+        return None
+    return opening_messages(instructions, [], request.prompt)
 
 
 async def _opening_input(
@@ -93,7 +99,8 @@ async def _opening_input(
 ) -> _ModelInput:
     """Load the input of a new run, and write its first messages unless they are stored."""
     past, summary = await history.load(settings, context)
-    instructions = await _instructions(settings, context, summary)
+    instructions = await load_instructions(settings, context, summary)
+    prompt = prepare_prompt(prompt, settings, context)
     if not is_stored:
         await context.recorder.write_opening(instructions, past, prompt)
     model_history = await in_thread(lambda: messages.to_pydantic(past, context.store))
@@ -126,26 +133,6 @@ async def store_request(settings: OwnerSettings, store: SessionStore, request: R
         raise
 
 
-def initial_state(settings: OwnerSettings, stored: dict[str, Any] | None, request: Request) -> dict[str, Any]:
-    """Return the state at the start of a run: the caller's over the stored one over the agent's default."""
-    if request.parent is not None:
-        return request.parent.session_state
-    replacement = merge({}, copy.deepcopy(settings.default_state), copy.deepcopy(request.session_state))
-    if settings.overwrite_state and replacement:
-        return replacement
-    return merge({}, copy.deepcopy(stored or {}), copy.deepcopy(request.session_state))
-
-
-async def _instructions(settings: AgentSettings, context: RunContext, summary: str | None) -> str | None:
-    """Return the system message of a run: the agent's instructions, the summary, the state."""
-    instructions = await settings.load_instructions(context)
-    parts = [instructions] if instructions else []
-    parts += [f"Summary of the conversation so far:\n{summary}"] if summary else []
-    if settings.add_session_state:
-        parts.append(f"<session_state>\n{context.session_state}\n</session_state>")
-    return "\n\n".join(parts) or None
-
-
 async def resume_run(
     settings: AgentSettings,
     store: SessionStore,
@@ -174,10 +161,11 @@ async def resume_run(
     async with models.open_model(settings.model) as model:
         run = await claim(store, before, user_id)
         emit(Started(run))
-        state = parent.session_state if parent else copy.deepcopy(run.session_state or {})
-        recorder = Recorder(store, run, state, settings.storage, emit)
         owner_id = await load_owner(store, run, parent)
-        context = RunContext(run.run_id, run.session_id or "", owner_id, state, settings.owner, store, recorder)
+        state = resumed_state(settings, run, owner_id, parent)
+        recorder = Recorder(store, run, state, settings.storage, emit)
+        ids = (run.run_id, run.session_id or "", owner_id)
+        context = RunContext(*ids, state, settings.owner, store, recorder, model=settings.model)
 
         async def load_input() -> _ModelInput | None:
             if all(m.role == "system" for m in run.messages):  # interrupted before the first prompt was stored
@@ -234,7 +222,7 @@ async def _resume_input(settings: AgentSettings, context: RunContext, run: Run) 
     model_history = await in_thread(lambda: messages.to_pydantic([*past, *own], store))
     instructions = next((m.content for m in own if m.role == "system"), None)
     if instructions is None and prompt is not None:  # the run was created by a handoff of the session
-        instructions = await _instructions(settings, context, summary)
+        instructions = await load_instructions(settings, context, summary)
         if instructions:
             await recorder.append([Message(role="system", content=instructions)])
     if replies:

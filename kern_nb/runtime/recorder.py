@@ -29,6 +29,7 @@ from kern_nb.interop import media, messages
 from kern_nb.records import Message, Requirement, Run, RunStatus, Usage
 from kern_nb.runtime.event_loop import in_thread
 from kern_nb.runtime.events import CallEnded, CallStarted, Emit, Text
+from kern_nb.runtime.run_state import RunState
 from kern_nb.runtime.workspace import Workspace
 from kern_nb.runtime.workspace_folder import WorkspaceFolder
 
@@ -61,7 +62,7 @@ class Recorder:
         self,
         store: SessionStore,
         run: Run,
-        state: dict[str, Any],
+        state: RunState,
         storage: Storage,
         emit: Emit,
         *,
@@ -274,7 +275,7 @@ class Recorder:
         except UnstorableValue:  # as it was when the last tool ended
             if status == "COMPLETED":
                 raise
-            state = snapshot(self._state)
+            state = self._state.to_store()
         try:
             is_unchanged = codec.dumps(state) == self._stored_state
         except UnstorableValue:  # raised again when it is stored
@@ -330,8 +331,7 @@ class Recorder:
         """Return the state, with the files that tools changed in the folder of the workspace."""
         if self.folder.is_open:
             await in_thread(lambda: self.folder.store_changes(Workspace(self.store, self._state), self._state))
-        state: dict[str, Any] = snapshot(self._state)
-        return state
+        return self._state.to_store()
 
     def _duration_s(self) -> float:
         """Return the working time of the run in seconds, without the time that it was paused."""
@@ -342,13 +342,6 @@ def opening_messages(instructions: str | None, copies: Sequence[Message], prompt
     """Return the first messages of a run."""
     system = [Message(role="system", content=instructions)] if instructions else []
     return [*system, *copies, Message(role="user", content=prompt)]
-
-
-def snapshot(value: Any) -> Any:
-    """Copy a state that tools in other threads may be changing: ``dict()`` copies in one step, before the iteration."""
-    if isinstance(value, dict):
-        return {key: snapshot(item) for key, item in dict(value).items()}
-    return [snapshot(item) for item in list(value)] if type(value) is list else value
 
 
 def history_copy(message: Message) -> Message:

@@ -16,7 +16,7 @@ from kern_nb.errors import BadUsage, KernError, NoStore, RunNotFound, SessionNot
 
 if TYPE_CHECKING:
     from kern_nb.db import SessionStore
-    from kern_nb.records import Message, Run, Session, SessionMetrics, SessionSummary, SessionType
+    from kern_nb.records import Run, Session, SessionMetrics, SessionSummary, SessionType
     from kern_nb.runtime.summaries import SessionSummaryManager
     from kern_nb.runtime.workspace import Workspace
 
@@ -181,23 +181,6 @@ class SessionAccess(ABC):
         ``user_id``, here and in the other session methods, is the owner of the session; the default user where None.
         """
         return self.store.get_session(self._require_session_id(session_id), user_id=self._user(user_id))
-
-    def get_chat_history(
-        self, session_id: str | None = None, *, last_runs: int | None = None, user_id: str | None = None
-    ) -> list[Message]:
-        """Return the messages of a session's completed runs, inherited ones included.
-
-        Args:
-            session_id: The session; the own session where None.
-            last_runs: Only so many of the latest runs.
-            user_id: The owner of the session.
-
-        Raises:
-            SessionNotFound: there is no such session of the user; also raised by the methods below.
-        """
-        return self.store.history(
-            self._require_session_id(session_id), last_runs=last_runs, user_id=self._user(user_id)
-        )
 
     def get_session_state(self, session_id: str | None = None, *, user_id: str | None = None) -> dict[str, Any]:
         """Return the state of a session; {} without a session."""

@@ -195,7 +195,9 @@ class SessionOwner(SessionAccess):
 
         async def work(emit: Emit) -> Run:
             try:
-                run: Run = await import_module(self._engine_module).start_run(self._settings(), store, request, emit)
+                run: Run = await import_module(self._engine_module).start_run(
+                    self._settings(parent), store, request, emit
+                )
             finally:
                 self._forget(store, session_id)
             self._start_summary(store, run)
@@ -223,7 +225,7 @@ class SessionOwner(SessionAccess):
             store, user_id = self.store, self._user(user_id)
             before = await in_thread(lambda: self._find_run(run_id, session_id, user_id))
         try:
-            settings = self._settings()
+            settings = self._settings(parent)
             if (kind := before.run_type) != self.session_type:
                 owner = before.agent_id or before.team_id or before.workflow_id
                 message = f"Run {before.run_id} belongs to the {kind} {owner!r}, not to a {self.session_type}."
@@ -238,8 +240,8 @@ class SessionOwner(SessionAccess):
     def _build_prompt(self, input: Any) -> Any:
         return input
 
-    def _settings(self) -> OwnerSettings:
-        """Return the settings of a run that starts now."""
+    def _settings(self, parent: RunContext | None = None) -> OwnerSettings:
+        """Return the settings of a run that starts now, as a part of the run ``parent``."""
         from kern_nb.runtime.settings import OwnerSettings
 
         return OwnerSettings(

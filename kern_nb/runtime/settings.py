@@ -51,6 +51,7 @@ class AgentSettings(OwnerSettings):
         output: The schema of the answers; None for text.
         add_session_state: Whether the system message ends with the session state.
         load_instructions: Returns the instructions; None as its argument stands for a run that has not started.
+        resolve_in_context: Whether placeholders in instructions and input are filled in from the session state.
         load_member_results: Returns the results that members' runs have for pending calls; None if a member is paused.
     """
 
@@ -67,6 +68,7 @@ class AgentSettings(OwnerSettings):
     output: OutputSchema | None
     add_session_state: bool
     load_instructions: Callable[[RunContext | None], Awaitable[str | None]]
+    resolve_in_context: bool
     load_member_results: Callable[[Run, RunContext], Awaitable[dict[str, Any] | None]]
 
 

@@ -23,6 +23,7 @@ from kern_nb.runtime.event_loop import in_thread
 from kern_nb.runtime.events import CallEnded, CallStarted, Emit, Started, ignore
 from kern_nb.runtime.iteration import IterationFailed, is_pending, resolve
 from kern_nb.runtime.recorder import Recorder, Storage
+from kern_nb.runtime.run_state import RunState, initial_state, resumed_state
 from kern_nb.runtime.session_owner import SessionOwner
 from kern_nb.runtime.settings import OwnerSettings, Request
 from kern_nb.runtime.workflow_nodes import Condition, Loop, Node, Parallel, Step, StepInput, node_title
@@ -45,8 +46,9 @@ async def start_run(settings: OwnerSettings, store: SessionStore, request: Reque
         RunFailed: a step failed; the run is stored with the error.
     """
     run = await engine.store_request(settings, store, request, input=plain_value(request.prompt))
-    state = engine.initial_state(settings, run.session_state, request)
-    return await _execute(_Execution(settings, store, run, state, emit, request.user_id))
+    state = initial_state(settings, run, request)
+    model = request.parent.model if request.parent else None
+    return await _execute(_Execution(settings, store, run, state, emit, request.user_id, model=model))
 
 
 async def resume_run(
@@ -63,8 +65,9 @@ async def resume_run(
     step_runs = await in_thread(lambda: store.member_runs(before.run_id))
     run = await engine.claim(store, before, user_id)
     owner_id = await engine.load_owner(store, run, parent)
-    state = parent.session_state if parent else dict(run.session_state or {})
-    execution = _Execution(settings, store, run, state, emit, owner_id, rerun_interrupted=rerun_interrupted)
+    state = resumed_state(settings, run, owner_id, parent)
+    model = parent.model if parent else None
+    execution = _Execution(settings, store, run, state, emit, owner_id, model, rerun_interrupted=rerun_interrupted)
     execution.step_runs = {step.internal[STEP_PATH]: step for step in step_runs if STEP_PATH in step.internal}
     execution.requirements = {r.extra[STEP_PATH]: r for r in run.requirements if STEP_PATH in r.extra}
     return await _execute(execution, before)
@@ -102,9 +105,10 @@ class _Execution:
     settings: OwnerSettings
     store: SessionStore
     run: Run
-    state: dict[str, Any]
+    state: RunState
     emit: Emit
     user_id: str | None
+    model: Any = None
     rerun_interrupted: bool = False
     step_runs: dict[str, Run] = field(default_factory=dict)
     requirements: dict[str, Requirement] = field(default_factory=dict)
@@ -114,8 +118,10 @@ class _Execution:
     def __post_init__(self) -> None:
         self.recorder = Recorder(self.store, self.run, self.state, Storage(), self.emit)
         session_id, owner = self.run.session_id or "", self.settings.owner
+        own_model = getattr(owner, "model", None)
+        model = self.model if own_model is None else own_model
         self.context = RunContext(
-            self.run.run_id, session_id, self.user_id, self.state, owner, self.store, self.recorder
+            self.run.run_id, session_id, self.user_id, self.state, owner, self.store, self.recorder, model=model
         )
 
     async def run_sequence(self, steps: Sequence[Node], path: str, previous: Any) -> Any:

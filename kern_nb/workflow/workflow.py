@@ -7,8 +7,9 @@ are columns like any other's. A workflow that paused or failed resumes at that s
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 from kern_nb.errors import BadUsage
 from kern_nb.runtime.session_owner import SessionOwner
@@ -21,6 +22,16 @@ if TYPE_CHECKING:
     from kern_nb.runtime.summaries import SessionSummaryManager
 
 __all__ = ["Workflow"]
+
+
+_EXCHANGE = ("user", "assistant")
+
+
+class WorkflowExchange(NamedTuple):
+    """The input and output of a workflow's run."""
+
+    input: Any
+    output: Any
 
 
 class Workflow(SessionOwner):
@@ -138,6 +149,33 @@ class Workflow(SessionOwner):
         """
         options: dict[str, Any] = {"user_id": user_id, "rerun_interrupted": rerun_interrupted}
         return await self._run_async(lambda emit: self._resume_run(run_id, session_id, emit, **options))
+
+    def get_chat_history(
+        self,
+        session_id: str | None = None,
+        last_n_runs: int | None = None,
+        *,
+        last_runs: int | None = None,
+        user_id: str | None = None,
+    ) -> list[WorkflowExchange]:
+        """Return the input and output of a session's runs, inherited ones included.
+
+        Args:
+            session_id: The session; the own session where None.
+            last_n_runs: Only so many of the latest runs.
+            last_runs: Another name of ``last_n_runs``.
+            user_id: The owner of the session.
+
+        Raises:
+            SessionNotFound: there is no such session of the user.
+        """
+        messages = self.store.chat_history(
+            self._require_session_id(session_id),
+            last_runs=last_runs if last_n_runs is None else last_n_runs,
+            user_id=self._user(user_id),
+        )
+        exchanges = (pair for pair in pairwise(messages) if tuple(message.role for message in pair) == _EXCHANGE)
+        return [WorkflowExchange(a.content, b.content) for a, b in exchanges if a.content and b.content]
 
     def steps_of(self, run_id: str) -> list[Run]:
         """Return the runs of the steps of a run, in order; ``extra["step"]`` is the step's name."""

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from pausing_agents import by_turn
+from run_state_keys import without_run_keys
 
 from kern_nb.agent import Agent, RunContext, tool
 from kern_nb.db import SessionStore, open_store
@@ -46,7 +47,7 @@ class Noted:
 
     def see(self, run_context: RunContext) -> dict:
         """Look at the state."""
-        return dict(run_context.session_state)
+        return without_run_keys(run_context.session_state)
 
     async def send(self, to: str, session_state: dict) -> str:
         """Send."""
@@ -67,7 +68,7 @@ class Noted:
 
     def step_see(self, given: StepInput) -> Any:
         """A step that looks at the state."""
-        return {"before": given.previous_step_content, "state": dict(given.session_state)}
+        return {"before": given.previous_step_content, "state": without_run_keys(given.session_state)}
 
 
 def made(kind: str, store: SessionStore, effects: Path) -> Any:

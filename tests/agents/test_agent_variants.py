@@ -58,6 +58,7 @@ def every_parameter(db):
         "overwrite_db_session_state": True,
         "timeout_s": 5,
         "max_requests": 6,
+        "resolve_in_context": False,
     }
 
 

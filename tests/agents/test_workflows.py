@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import pytest
 from pausing_agents import by_turn, said
 from pydantic import BaseModel
+from run_state_keys import without_run_keys
 from team_members import member, task
 
 from kern_nb.agent import Agent
@@ -113,27 +114,29 @@ def test_steps_share_state(store):
 
     def put(key):
         def step(given):
-            given.session_state[key] = sorted(given.session_state)
+            given.session_state[key] = sorted(without_run_keys(given.session_state))
 
         return Step(step, name=key)
 
     def note(session_state: dict) -> str:
         """Note it."""
-        session_state["ann"] = sorted(session_state)
+        session_state["ann"] = sorted(without_run_keys(session_state))
         return "noted"
 
-    ann = member("Ann", call("note"), "ann", tools=[note], session_state={"not": "used"})
+    ann = member("Ann", call("note"), "ann", tools=[note], session_state={"of ann": 1})
     flow = workflow(
         store,
         put("first"),
         ann,
-        Condition(lambda given: given.session_state["ann"] == ["first", "start"], [Parallel(put("p"), put("q"))]),
+        Condition(
+            lambda given: given.session_state["ann"] == ["first", "of ann", "start"], [Parallel(put("p"), put("q"))]
+        ),
         session_state={"start": 1},
     )
     run = flow.run("in")
 
     assert run.session_state == flow.get_session_state() == store.get_session("chat").session_state
-    assert set(run.session_state) == {"start", "first", "ann", "p", "q"}
+    assert set(run.session_state) == {"start", "first", "of ann", "ann", "p", "q"}
     again = flow.run("in", session_state={"given": True})
     assert set(again.session_state) == {*run.session_state, "given"}
 
