@@ -39,6 +39,8 @@ STATE_ARGUMENT = "given_state"  # the session state that its caller passed, whic
 RERUN_OF = "rerun_of"  # the run that it repeats; in a session's metadata: the session or run that was rerun
 STEP_PATH = "step_path"  # the path of the workflow's step that it is
 STEP = "step"  # the name of that step, in its ``extra``
+STEP_OUTPUT = "step_output"  # what that step returned beside its output: whether it succeeded, and stops the workflow
+ADDITIONAL_DATA = "additional_data"  # of a workflow: what its caller passed beside the input
 TOOL_CALL_ID = "tool_call_id"  # the leader's tool call that it, the run of a team's member, answers
 MESSAGE_KEYS = "message_keys"  # of an imported one: what identifies each of its messages, to compare it with its file
 MEMORY = "memory"  # a session of the OpenAI Agents SDK made it of items, and may add more
@@ -49,6 +51,7 @@ STATE_AFTER = "state_after"  # the session's state when it ended, if concurrent 
 
 # In a requirement:
 INPUT_FIELDS = "fields"  # the arguments that a person enters
+FIELD_SCHEMA = "schema"  # of a workflow's step: these arguments with their types, descriptions and possible values
 REQUIRED_FIELDS = "required"  # the arguments without which its tool cannot run
 METADATA = "metadata"  # what its tool stated when it paused the run
 SENDER = "from"  # in a handoff: who handed the session off
@@ -58,5 +61,5 @@ RUN_KEYS = (STATE_ARGUMENT, RERUN_OF, STEP_PATH, TOOL_CALL_ID)
 
 def run_internal(extra: Mapping[str, Any], session_state: dict[str, Any] | None = None) -> dict[str, Any]:
     """The ``internal`` of an agent's run: the reserved keys of its ``extra``, and the caller's session state."""
-    internal = {key: extra[key] for key in RUN_KEYS if key in extra}
+    internal = {key: extra[key] for key in (*RUN_KEYS, ADDITIONAL_DATA) if key in extra}
     return internal | ({STATE_ARGUMENT: session_state} if session_state else {})

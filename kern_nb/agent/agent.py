@@ -9,7 +9,6 @@ import inspect
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
-from weakref import WeakKeyDictionary
 
 from kern_nb import models
 from kern_nb.errors import BadUsage
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
     from pydantic_ai import Agent as PydanticAgent
 
     from kern_nb.db import SessionStore
-    from kern_nb.records import Run, Session, SessionType
+    from kern_nb.records import Run, SessionType
     from kern_nb.runtime.context import RunContext
     from kern_nb.runtime.settings import AgentSettings
     from kern_nb.runtime.summaries import SessionSummaryManager
@@ -164,7 +163,6 @@ class Agent(SessionOwner):
         self.instructions = instructions
         self.role = role
         self.max_requests = max_requests
-        self.cache_session = cache_session
         self._arguments["tools"] = self._tools = _require_tools([tools] if callable(tools) else tools or ())
         for count in _COUNTS:
             value = self._arguments[count]
@@ -176,7 +174,6 @@ class Agent(SessionOwner):
         manager_enables = session_summary_manager is not None and history_token_budget is None
         self._keeps_summaries = enable_session_summaries or manager_enables
         self._loop: tuple[PydanticAgent[RunContext, Any], dict[str, Tool]] | None = None
-        self._cached: WeakKeyDictionary[SessionStore, dict[str, Session]] = WeakKeyDictionary()
 
     _reinitialize: ClassVar[Callable[..., None]] = __init__
 
@@ -357,52 +354,3 @@ class Agent(SessionOwner):
         from kern_nb.interop import media
 
         return media.build_prompt(input, {"image": images, "audio": audio, "video": videos, "document": files})
-
-    def _forget(self, store: SessionStore, session_id: str | None = None) -> None:
-        cached = self._cached.get(store, {})
-        for key in [session_id] if session_id else list(cached):
-            cached.pop(key, None)
-
-    # Sessions ---------------------------------------------------------------------------------------------------------
-
-    def get_session(self, session_id: str | None = None, *, user_id: str | None = None) -> Session | None:
-        """Return a session with its runs; None if there is no such session of the user.
-
-        With ``cache_session`` it is read once, until this agent changes it; changes by others are not seen.
-        """
-        session_id, owner, store = self._require_session_id(session_id), self._user(user_id), self.store
-        session = self._cached.get(store, {}).get(session_id)
-        if session is None or owner not in (None, session.user_id):
-            session = super().get_session(session_id, user_id=user_id)
-            if not self.cache_session or session is None:
-                return session
-            self._cached.setdefault(store, {})[session_id] = session
-        return session.model_copy(deep=True)  # the cached one must not be modified
-
-    def set_session_name(
-        self,
-        session_name: str | None = None,
-        session_id: str | None = None,
-        *,
-        autogenerate: bool = False,
-        user_id: str | None = None,
-    ) -> str:
-        """Set the title of a session, and return it. Without one, or with ``autogenerate``, the model writes it.
-
-        Args:
-            session_name: The title.
-            session_id: The session; the own session where None.
-            autogenerate: Whether the model writes the title.
-            user_id: The owner of the session.
-
-        Raises:
-            SessionNotFound: there is no such session of the user.
-        """
-        target = self._require_session(session_id, user_id).session_id
-        if session_name is None or autogenerate:
-            from kern_nb.runtime import event_loop
-            from kern_nb.runtime.summaries import generate_title
-
-            store, model, owner = self.store, self.model, self._user(user_id)
-            session_name = event_loop.run(lambda: generate_title(store, target, model, owner))
-        return super().set_session_name(session_name, target, user_id=user_id)

@@ -247,10 +247,18 @@ class Recorder:
         values["usage"] = Usage.total(self._usages)
         await in_thread(lambda: self.store.pause_run(self.run.run_id, requirements, **values))
 
-    async def finish(self, status: RunStatus, *, output: Any = None, error: str | None = None) -> None:
+    async def finish(
+        self,
+        status: RunStatus,
+        *,
+        output: Any = None,
+        error: str | None = None,
+        internal: dict[str, Any] | None = None,
+    ) -> None:
         """End the run with any status, also while it is cancelled. A partial answer is stored as it is."""
         values: dict[str, Any] = {"output": output, "error": error, "duration_s": self._duration_s()}
         values |= {"usage": Usage.total(self._usages), "time_to_first_token_s": self._first_token_s}
+        values |= {} if internal is None else {"internal": internal}
         state = snapshot(self._state)
         try:
             is_unchanged = codec.dumps(state) == self._stored_state
@@ -293,10 +301,10 @@ class Recorder:
         run = self.run.model_copy(update=final | {"messages": self._messages, "tool_calls": []})
         self.stored_run = as_stored(self.store.tables, run)
 
-    async def fail(self, error: str, status: RunStatus = "ERROR") -> None:
+    async def fail(self, error: str, status: RunStatus = "ERROR", *, internal: dict[str, Any] | None = None) -> None:
         """End the run after an error; if even that cannot be written, release the run's lease."""
         try:
-            await self.finish(status, error=error)
+            await self.finish(status, error=error, internal=internal)
         except RunClosed:
             pass  # it ended before the cancellation
         except Exception:

@@ -10,7 +10,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from kern_nb.errors import BadUsage, did_you_mean
-from kern_nb.runtime.session_access import SessionAccess, require_state, require_text
+from kern_nb.runtime.session_access import require_state, require_text
+from kern_nb.runtime.session_cache import SessionCache
 
 if TYPE_CHECKING:
     from kern_nb.db import SessionStore
@@ -29,7 +30,7 @@ _SETTABLE = (
 """Parameters that are attributes of the same name: `variant` uses the current value."""
 
 
-class SessionOwner(SessionAccess):
+class SessionOwner(SessionCache):
     """Base class of agents, teams and workflows."""
 
     _engine_module: ClassVar[str]
@@ -269,6 +270,40 @@ class SessionOwner(SessionAccess):
         from kern_nb.runtime.printing import printer
 
         await work(printer())
+
+    # Titles -----------------------------------------------------------------------------------------------------------
+
+    def set_session_name(
+        self,
+        session_name: str | None = None,
+        session_id: str | None = None,
+        *,
+        autogenerate: bool = False,
+        user_id: str | None = None,
+    ) -> str:
+        """Set the title of a session, and return it. Without one, or with ``autogenerate``, the model writes it.
+
+        Args:
+            session_name: The title.
+            session_id: The session; the own session where None.
+            autogenerate: Whether the model writes the title.
+            user_id: The owner of the session.
+
+        Raises:
+            SessionNotFound: there is no such session of the user.
+        """
+        target = self._require_session(session_id, user_id).session_id
+        if session_name is None or autogenerate:
+            from kern_nb.runtime import event_loop
+            from kern_nb.runtime.summaries import generate_title
+
+            store, model, owner = self.store, self._title_model(), self._user(user_id)
+            session_name = event_loop.run(lambda: generate_title(store, target, model, owner))
+        return super().set_session_name(session_name, target, user_id=user_id)
+
+    def _title_model(self) -> Any:
+        """Return the model that writes titles."""
+        return getattr(self, "model", None)
 
     def _start_summary(self, store: SessionStore, run: Run) -> None:
         """Update the session's summary in the background after a completed run, where summaries are enabled.

@@ -1,0 +1,168 @@
+"""Calls of a workflow's functions: parameters by name, generators, and what a function returns."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+
+from kern_nb.errors import BadUsage, RunFailed
+from kern_nb.interop.media import plain_value
+from kern_nb.records import Run
+from kern_nb.runtime.event_loop import in_thread
+from kern_nb.runtime.iteration import IterationFailed, is_pending, resolve
+from kern_nb.runtime.workflow_types import StepOutput
+
+
+async def call_function(function: Callable[..., Any], argument: Any, values: dict[str, Any], name: str) -> Any:
+    """Call a function that decides something, and return its result.
+
+    Args:
+        function: The function.
+        argument: Its argument.
+        values: The values of parameters that are filled in by name.
+        name: The name of the function in errors.
+
+    Raises:
+        BadUsage: it is a generator, which is true whatever it yields.
+    """
+    result = await _call(function, argument, values)
+    if is_pending(result):
+        raise BadUsage(f"{name!r} must return a value, got a generator.", "Use return instead of yield.")
+    return _unwrap_run(name, result)
+
+
+async def call_step(
+    function: Callable[..., Any], argument: Any, values: dict[str, Any], name: str, emit_text: Callable[[str], None]
+) -> StepOutput:
+    """Call a function that is a step, and return its output as plain values.
+
+    The texts that a generator function yields are emitted, and together its output; of other values, the list is. A
+    `StepOutput` or a `Run` that it yields is its output instead. An iterator that a function returns is its output as a
+    list.
+    """
+    try:
+        result = await _call(function, argument, values)
+        is_generator = inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
+        if is_generator:
+            result = _emitting(result, emit_text) if inspect.isgenerator(result) else _aemitting(result, emit_text)
+        result = await resolve(result, lambda item: item if is_generator else _unwrap_run(name, item))
+    except (IterationFailed, SystemExit, KeyboardInterrupt) as failed:
+        error = failed.cause if isinstance(failed, IterationFailed) else failed
+        if isinstance(error, (SystemExit, KeyboardInterrupt)):  # asyncio would end its loop, and every run with it
+            raise RunFailed(f"{type(error).__name__}: {error}") from error
+        raise error from None
+    output = _unwrap_run(name, _join(result) if is_generator else result)
+    output = output if isinstance(output, StepOutput) else StepOutput(output)
+    output.content = plain_value(_unwrap_run(name, output.content))
+    return output
+
+
+async def _call(function: Callable[..., Any], argument: Any, values: dict[str, Any]) -> Any:
+    """Call a function, in a thread unless it is async, and await its result."""
+    positional, keywords = _arguments(function, argument, values)
+    try:
+        is_async = inspect.iscoroutinefunction(function)
+        result = (
+            function(*positional, **keywords)
+            if is_async
+            else await in_thread(lambda: function(*positional, **keywords))
+        )
+        while inspect.isawaitable(result):
+            result = await result
+    except (SystemExit, KeyboardInterrupt) as error:
+        raise RunFailed(f"{type(error).__name__}: {error}") from error
+    return result
+
+
+def _arguments(function: Callable[..., Any], argument: Any, values: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
+    """Return the arguments of a call: the values by name, and the argument as the first other parameter."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):  # of some built-in functions
+        return [argument], {}
+    positional: list[Any] = []
+    keywords: dict[str, Any] = {}
+    has_argument = False
+    for parameter in parameters:
+        if parameter.kind is parameter.VAR_KEYWORD:
+            continue
+        if parameter.kind is parameter.VAR_POSITIONAL:
+            positional += [] if has_argument else [argument]
+            has_argument = True
+        elif parameter.name in values and parameter.kind is not parameter.POSITIONAL_ONLY:
+            keywords[parameter.name] = values[parameter.name]
+        elif not has_argument and not (
+            parameter.kind is parameter.KEYWORD_ONLY and parameter.default is not parameter.empty
+        ):
+            has_argument = True
+            if keywords or parameter.kind is parameter.KEYWORD_ONLY:
+                keywords[parameter.name] = argument
+            else:
+                positional.append(argument)
+    return positional, keywords
+
+
+def _emitting(items: Any, emit_text: Callable[[str], None]) -> Iterator[Any]:
+    """Iterate over a generator; a `StepOutput` that it returns is its last item."""
+    try:
+        result = yield from _each(items, emit_text)
+    finally:
+        items.close()
+    if isinstance(result, StepOutput):
+        yield result
+
+
+def _each(items: Any, emit_text: Callable[[str], None]) -> Any:
+    while True:
+        try:
+            item = next(items)
+        except StopIteration as end:
+            return end.value
+        if text := _text(item):
+            emit_text(text)
+        yield item
+
+
+async def _aemitting(items: Any, emit_text: Callable[[str], None]) -> AsyncIterator[Any]:
+    try:
+        async for item in items:
+            if text := _text(item):
+                emit_text(text)
+            yield item
+    finally:
+        await items.aclose()
+
+
+def _text(item: Any) -> str | None:
+    """Return the text of a yielded item: itself, or that of an event with a part of an agent's answer."""
+    if isinstance(item, str):
+        return item
+    content = getattr(item, "content", None)
+    return content if "RunContent" in str(getattr(item, "event", "")) and isinstance(content, str) else None
+
+
+def _join(items: Any) -> Any:
+    """Return the output of a generator function."""
+    if not isinstance(items, list):
+        return items
+    results = [item for item in items if isinstance(item, (StepOutput, Run))]
+    if results:
+        return results[-1]
+    values = [text if (text := _text(item)) is not None else item for item in items if not _is_event(item)]
+    return "".join(values) if values and all(isinstance(value, str) for value in values) else values
+
+
+def _is_event(item: Any) -> bool:
+    """Whether an item is an event of an agent's run other than a part of its answer."""
+    return isinstance(getattr(item, "event", None), str) and _text(item) is None
+
+
+def _unwrap_run(name: str, result: Any) -> Any:
+    """Return a function's result; of a `Run`, its output. Nothing would resume a run that is not completed."""
+    if not isinstance(result, Run):
+        return result
+    if result.status != "COMPLETED":
+        message = f"Step {name} returned a run with status {result.status}."
+        raise BadUsage(message, "Use the agent itself as the step.")
+    return result.output
