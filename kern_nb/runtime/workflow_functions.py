@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 from kern_nb.errors import BadUsage, RunFailed
@@ -32,20 +32,17 @@ async def call_function(function: Callable[..., Any], argument: Any, values: dic
     return _unwrap_run(name, result)
 
 
-async def call_step(
-    function: Callable[..., Any], argument: Any, values: dict[str, Any], name: str, emit_text: Callable[[str], None]
-) -> StepOutput:
+async def call_step(function: Callable[..., Any], argument: Any, values: dict[str, Any], name: str) -> StepOutput:
     """Call a function that is a step, and return its output as plain values.
 
-    The texts that a generator function yields are emitted, and together its output; of other values, the list is. A
-    `StepOutput` or a `Run` that it yields is its output instead. An iterator that a function returns is its output as a
-    list.
+    The output of a generator function is its texts together; of other values, their list. A `StepOutput` or a `Run`
+    that it yields is its output instead. An iterator that a function returns is its output as a list.
     """
     try:
         result = await _call(function, argument, values)
         is_generator = inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
-        if is_generator:
-            result = _emitting(result, emit_text) if inspect.isgenerator(result) else _aemitting(result, emit_text)
+        if inspect.isgenerator(result) and is_generator:
+            result = _with_result(result)
         result = await resolve(result, lambda item: item if is_generator else _unwrap_run(name, item))
     except (IterationFailed, SystemExit, KeyboardInterrupt) as failed:
         error = failed.cause if isinstance(failed, IterationFailed) else failed
@@ -103,35 +100,11 @@ def _arguments(function: Callable[..., Any], argument: Any, values: dict[str, An
     return positional, keywords
 
 
-def _emitting(items: Any, emit_text: Callable[[str], None]) -> Iterator[Any]:
+def _with_result(items: Generator[Any, Any, Any]) -> Iterator[Any]:
     """Iterate over a generator; a `StepOutput` that it returns is its last item."""
-    try:
-        result = yield from _each(items, emit_text)
-    finally:
-        items.close()
+    result = yield from items
     if isinstance(result, StepOutput):
         yield result
-
-
-def _each(items: Any, emit_text: Callable[[str], None]) -> Any:
-    while True:
-        try:
-            item = next(items)
-        except StopIteration as end:
-            return end.value
-        if text := _text(item):
-            emit_text(text)
-        yield item
-
-
-async def _aemitting(items: Any, emit_text: Callable[[str], None]) -> AsyncIterator[Any]:
-    try:
-        async for item in items:
-            if text := _text(item):
-                emit_text(text)
-            yield item
-    finally:
-        await items.aclose()
 
 
 def _text(item: Any) -> str | None:

@@ -17,7 +17,7 @@ from kern_nb.records import Run
 from kern_nb.runtime import engine
 from kern_nb.runtime.context import RunContext
 from kern_nb.runtime.event_loop import in_thread
-from kern_nb.runtime.events import CallEnded, CallStarted, Text, ignore
+from kern_nb.runtime.events import CallEnded, CallStarted, ignore
 from kern_nb.runtime.recorder import Recorder, Storage
 from kern_nb.runtime.session_owner import SessionOwner
 from kern_nb.runtime.settings import OwnerSettings, Request
@@ -181,14 +181,10 @@ class StepRunner:
         return agent_message(prompt, history, scope.additional)
 
     async def _run_function_step(self, step: Step, path: str, scope: Scope, policy: str | None) -> StepOutput:
-        step_input, loop = self.step_input(scope), asyncio.get_running_loop()
-        values = self.injectable_values(scope)
-
-        def emit_text(text: str) -> None:  # a generator may run in a thread
-            loop.call_soon_threadsafe(self.recorder.emit, Text(text))
+        step_input, values = self.step_input(scope), self.injectable_values(scope)
 
         async def work() -> StepOutput:
-            output = await call_step(step.executor, step_input, values, step.title, emit_text)
+            output = await call_step(step.executor, step_input, values, step.title)
             if not output.success and policy == "fail":
                 raise RunFailed(output.error or f"step {step.title} reported that it failed")
             return output
