@@ -22,7 +22,6 @@ from kern_nb.runtime.context import RunContext
 from kern_nb.runtime.event_loop import in_thread
 from kern_nb.runtime.events import Emit, Started
 from kern_nb.runtime.recorder import Recorder, Storage
-from kern_nb.runtime.session_metadata import add_metadata
 from kern_nb.runtime.settings import OwnerSettings, Request
 from kern_nb.runtime.workflow_functions import call_function
 from kern_nb.runtime.workflow_nodes import Condition, Loop, Node, Parallel, Router, Step, Steps
@@ -38,8 +37,6 @@ async def start_run(settings: OwnerSettings, store: SessionStore, request: Reque
         RunFailed: a step failed; the run is stored with the error.
     """
     run = await engine.store_request(settings, store, request, input=plain_value(request.prompt))
-    if settings.owner.metadata and request.parent is None:
-        await in_thread(lambda: add_metadata(store, request.session_id, settings.owner.metadata))
     state = engine.initial_state(settings, run.session_state, request)
     return await _execute(_Execution(settings, store, run, state, emit, request.user_id))
 
@@ -83,7 +80,7 @@ async def _execute(execution: _Execution, before: Run | None = None) -> Run:
         except Rejected as rejected:
             await recorder.finish("CANCELLED", error=str(rejected))
         else:
-            await recorder.finish("COMPLETED", output=outputs[-1].content if outputs else None)
+            await recorder.finish("COMPLETED", output=plain_value(outputs[-1].content) if outputs else None)
 
     return await engine.finish(execution.settings, execution.steps.context, work, before=before)
 

@@ -101,7 +101,7 @@ class Reviews:
         Raises:
             Paused: the answer is pending.
         """
-        answer = self._request(f"{path}.review", node, message, {OUTPUT: output.content})
+        answer = self._request(f"{path}.review", node, message, {OUTPUT: plain_value(output.content)})
         if answer is None:
             raise Paused
         return answer

@@ -86,7 +86,8 @@ class StepRunner:
         if stored is not None:
             _require_same(step, stored)
             if stored.status == "COMPLETED":
-                return _with_names(_stored_output(stored), step, path, stored.run_id)
+                output = replace(_stored_output(stored), content=_typed(step, stored.output))
+                return _with_names(output, step, path, stored.run_id)
             if stored.status == "ERROR" and policy == "skip":
                 n_attempts = 0 if isinstance(step.executor, SessionOwner) else n_attempts - self._n_failures[path]
             if stored.status == "ERROR" and policy == "pause":
@@ -98,7 +99,7 @@ class StepRunner:
         self.recorder.has_written |= stored is None or not isinstance(step.executor, SessionOwner)
         self.recorder.emit(CallStarted(path, step.title, {}))
         output = await self._try(step, path, scope, policy, n_attempts)
-        self.recorder.emit(CallEnded(path, step.title, output.content, is_error=not output.success))
+        self.recorder.emit(CallEnded(path, step.title, plain_value(output.content), is_error=not output.success))
         return output
 
     async def _try(self, step: Step, path: str, scope: Scope, policy: str | None, n_attempts: int) -> StepOutput:
@@ -270,6 +271,13 @@ def _stored_output(stored: Run) -> StepOutput:
     flags = stored.internal.get(STEP_OUTPUT) or {}
     success, stop = flags.get("success", True), flags.get("stop", False)
     return StepOutput(stored.output, success=success, error=stored.error, stop=stop)
+
+
+def _typed(step: Step, output: Any) -> Any:
+    """Return a stored output as the object that an agent with an ``output_schema`` returned."""
+    load_schema = getattr(step.executor, "_output_schema", None)
+    schema = None if load_schema is None else load_schema()
+    return output if schema is None else schema.from_json(output)
 
 
 def _with_names(output: StepOutput, step: Step, path: str, run_id: str | None) -> StepOutput:

@@ -14,6 +14,7 @@ from kern_nb.errors import BadUsage
 from kern_nb.extra_keys import ADDITIONAL_DATA
 from kern_nb.runtime.session_access import require_dict
 from kern_nb.runtime.session_owner import SessionOwner
+from kern_nb.runtime.unsupported import refuse_unsupported
 from kern_nb.runtime.workflow_nodes import build_steps, first_executor
 
 if TYPE_CHECKING:
@@ -74,6 +75,7 @@ class Workflow(SessionOwner):
     session_type: ClassVar[SessionType] = "workflow"
     _engine_module: ClassVar[str] = "kern_nb.runtime.workflow_engine"
 
+    @refuse_unsupported
     def __init__(
         self,
         steps: Any = (),
@@ -102,7 +104,6 @@ class Workflow(SessionOwner):
         self.steps = build_steps(steps)
         self.model = model
         self.description = description
-        self.metadata = require_dict("metadata", metadata)
         if input_schema is not None and not hasattr(input_schema, "model_validate"):
             message = f"input_schema must be a pydantic model, got {input_schema!r}."
             raise BadUsage(message, "class Request(BaseModel): ...; Workflow(input_schema=Request)")
