@@ -11,7 +11,7 @@ from kern_nb.agent import Agent
 from kern_nb.db import SqliteDb
 from kern_nb.errors import AlreadyResolved, BadUsage, RunClosed
 from kern_nb.models.scripted import ScriptedModel
-from kern_nb.workflow import Condition, HumanReview, Loop, OnReject, Parallel, Router, Step, Steps, StepOutput, pause
+from kern_nb.workflow import Condition, HumanReview, Loop, OnReject, Parallel, Router, Step, StepOutput, Steps, pause
 
 
 @pytest.fixture
@@ -65,12 +65,18 @@ def test_rejected_node(pipeline, place, on_reject, output, status):
     assert status == "COMPLETED" or "no" in done.error
 
 
-@pytest.mark.parametrize(("approve", "options", "output"), [(True, {}, "iny"), (False, {}, "inn"), (False, {"on_reject": "skip"}, None)])
+@pytest.mark.parametrize(
+    ("approve", "options", "output"), [(True, {}, "iny"), (False, {}, "inn"), (False, {"on_reject": "skip"}, None)]
+)
 def test_condition_is_confirmed(pipeline, approve, options, output):
     """A rejection takes the other branch; without a function, an approval takes the first."""
 
     def make():
-        return [Condition(steps=[pipeline.adds("y")], else_steps=[pipeline.adds("n")], requires_confirmation=True, **options)]
+        return [
+            Condition(
+                steps=[pipeline.adds("y")], else_steps=[pipeline.adds("n")], requires_confirmation=True, **options
+            )
+        ]
 
     pipeline.made(*make()).run("in")
 
@@ -103,7 +109,11 @@ def test_person_enters_values(pipeline):
     assert requirement.extra["fields"] == ["city", "days", "how"]
     with pytest.raises(BadUsage, match="city"):
         pipeline.store.resolve(requirement, value={"days": 3})
-    for wrong, problem in [({"city": "Oslo", "days": "x"}, "days"), ({"city": "Oslo", "how": "car"}, "car"), ({"city": 3}, "city")]:
+    for wrong, problem in [
+        ({"city": "Oslo", "days": "x"}, "days"),
+        ({"city": "Oslo", "how": "car"}, "car"),
+        ({"city": 3}, "city"),
+    ]:
         run = answer(pipeline, make, value=wrong)
         pending = [r for r in run.requirements if r.status == "pending"]
         assert (run.status, told, len(pending)) == ("PAUSED", [], 1)
@@ -122,7 +132,10 @@ def test_confirmation_and_input_at_once(pipeline):
     """Both are asked in one pause; a rejection needs no input."""
 
     def make():
-        return [pipeline.adds("a", requires_confirmation=True, requires_user_input=True, on_reject="skip"), pipeline.adds("b")]
+        return [
+            pipeline.adds("a", requires_confirmation=True, requires_user_input=True, on_reject="skip"),
+            pipeline.adds("b"),
+        ]
 
     run = pipeline.made(*make()).run("in")
     confirmation, entry = run.requirements
@@ -184,7 +197,9 @@ def test_rejected_outputs_end(pipeline):
     """After ``max_retries`` further attempts, the workflow is cancelled."""
 
     def make():
-        return [pipeline.adds("a", human_review=HumanReview(requires_output_review=True, on_reject="retry", max_retries=1))]
+        return [
+            pipeline.adds("a", human_review=HumanReview(requires_output_review=True, on_reject="retry", max_retries=1))
+        ]
 
     pipeline.made(*make()).run("in")
     assert answer(pipeline, make, approve=False).status == "PAUSED"
@@ -247,7 +262,10 @@ def test_route_is_selected_again(pipeline):
     assert pipeline.ran == ["a", "b", "c"]
 
 
-@pytest.mark.parametrize(("on_timeout", "status", "output"), [("approve", "COMPLETED", "inab"), ("skip", "COMPLETED", "ina"), ("cancel", "CANCELLED", None)])
+@pytest.mark.parametrize(
+    ("on_timeout", "status", "output"),
+    [("approve", "COMPLETED", "inab"), ("skip", "COMPLETED", "ina"), ("cancel", "CANCELLED", None)],
+)
 def test_nobody_answers_in_time(pipeline, on_timeout, status, output):
     """The workflow goes on, or ends, as its node says."""
     review = HumanReview(requires_confirmation=True, timeout=0.01, on_timeout=on_timeout)
@@ -264,7 +282,11 @@ def test_person_decides_about_error(pipeline):
     pipeline.down.add("b")
 
     def make():
-        return pipeline.adds("a"), Parallel(pipeline.adds("b", on_error="pause"), pipeline.adds("p")), pipeline.adds("c")
+        return (
+            pipeline.adds("a"),
+            Parallel(pipeline.adds("b", on_error="pause"), pipeline.adds("p")),
+            pipeline.adds("c"),
+        )
 
     run = pipeline.made(*make()).run("in")
     assert "b is down" in run.requirements[0].prompt
@@ -275,7 +297,9 @@ def test_person_decides_about_error(pipeline):
     assert (done.status, pipeline.ran) == ("COMPLETED", ["a", "b", "p", "b", "b", "c"])
 
     pipeline.down.add("b")
-    flow = pipeline.made(pipeline.adds("a"), pipeline.adds("b", on_error="pause"), pipeline.adds("c"), session_id="other")
+    flow = pipeline.made(
+        pipeline.adds("a"), pipeline.adds("b", on_error="pause"), pipeline.adds("c"), session_id="other"
+    )
     flow.run("in")
     pipeline.answer(approve=False)
     assert flow.continue_run("other/0").output == "inac"
