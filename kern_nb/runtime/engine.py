@@ -226,6 +226,7 @@ async def _resume_input(settings: AgentSettings, context: RunContext, run: Run) 
     past, summary = await history.load(settings, context)
     own = [m for m in run.messages if not m.from_history and not m.is_partial]
     results = resume.build_results(run, settings.tools, member_results, has_toolsets=settings.has_toolsets)
+    own, replies = resume.split_replies(own) if results else (own, [])
     recorder.unknown_calls = resume.unknown_calls(results)
     prompt = resume.handoff_prompt(run)
     if prompt is not None:
@@ -236,6 +237,8 @@ async def _resume_input(settings: AgentSettings, context: RunContext, run: Run) 
         instructions = await _instructions(settings, context, summary)
         if instructions:
             await recorder.append([Message(role="system", content=instructions)])
+    if replies:
+        prompt = "\n\n".join(str(message.content) for message in replies)
     return _ModelInput(model_history, instructions, prompt, results)
 
 
@@ -263,6 +266,9 @@ async def finish(
         reason = f"no answer within {settings.timeout_s:g} s" if expired else str(error) or "no reason given"
         await _fail(context, error, before, reason)
         raise
+    finally:
+        if recorder.folder.is_open:
+            await in_thread(recorder.folder.close)
     run = recorder.stored_run
     if run is None:
         run = await in_thread(lambda: store.get_run(context.run_id))

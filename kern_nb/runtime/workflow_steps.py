@@ -206,7 +206,7 @@ class StepRunner:
         # The workflow's run has set the default state: a key that a step deleted since then must not come back.
         settings = replace(self.settings, default_state={})
         run = await engine.store_request(settings, context.store, request, input=prompt)
-        recorder = Recorder(context.store, run, context.session_state, Storage(), ignore)
+        recorder = Recorder(context.store, run, context.session_state, Storage(), ignore, folder=self.recorder.folder)
         try:
             output = await work()
         except asyncio.CancelledError:
