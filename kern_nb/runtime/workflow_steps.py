@@ -6,6 +6,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 from pydantic import BaseModel
@@ -71,9 +72,12 @@ class StepRunner:
         self._reviews, self._rerun_interrupted = reviews, rerun_interrupted
         self._stored = {run.internal[STEP_PATH]: run for run in stored if STEP_PATH in run.internal}
         self._n_failures = Counter(run.internal.get(STEP_PATH) for run in stored if run.status == "ERROR")
-        run = context.recorder.run
-        self._input = settings.owner.load_input(run.input)
-        self._additional = run.internal.get(ADDITIONAL_DATA)
+        self._additional = context.recorder.run.internal.get(ADDITIONAL_DATA)
+
+    @cached_property
+    def _input(self) -> Any:
+        """The workflow's input. It may not fit a changed ``input_schema``, which is then the error of the run."""
+        return self.settings.owner.load_input(self.recorder.run.input)
 
     def is_completed(self, path: str) -> bool:
         """Whether a step is stored as completed."""
