@@ -29,6 +29,7 @@ from pydantic import (
 from kern_nb.control_characters import escape_controls
 from kern_nb.display import DisplayMixin
 from kern_nb.errors import UnstorableValue
+from kern_nb.record_methods.steps import StepRequirementMethods, StepRunMethods
 
 SessionType = Literal["agent", "team", "workflow"]
 RunStatus = Literal["PENDING", "RUNNING", "PAUSED", "COMPLETED", "CANCELLED", "ERROR", "REGENERATED", "INTERRUPTED"]
@@ -231,7 +232,7 @@ class Message(Record):
         return self.partial is True
 
 
-class Requirement(Record):
+class Requirement(StepRequirementMethods, Record):
     """What a paused run requires from a person, and the answer. Its id is unique within its run.
 
     ``approved`` is whether the call may run. ``answer`` is the edited arguments (confirmation) or the requested value.
@@ -268,7 +269,7 @@ class Requirement(Record):
         return self.run_id, self.requirement_id
 
 
-class Run(DisplayMixin, Record):
+class Run(StepRunMethods, DisplayMixin, Record):
     """One interaction of a session: an input, messages and tool calls, an output.
 
     ``tool_calls`` lists every call of the run; calls that are only in messages are added. In a branch, a run with

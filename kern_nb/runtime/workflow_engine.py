@@ -16,6 +16,7 @@ from typing import Any
 from kern_nb.db import SessionStore
 from kern_nb.extra_keys import STEP_PATH
 from kern_nb.interop.media import plain_value
+from kern_nb.record_methods.steps import OUTPUT
 from kern_nb.records import Requirement, Run
 from kern_nb.runtime import engine
 from kern_nb.runtime.context import RunContext
@@ -25,7 +26,7 @@ from kern_nb.runtime.recorder import Recorder, Storage
 from kern_nb.runtime.settings import OwnerSettings, Request
 from kern_nb.runtime.workflow_functions import call_function
 from kern_nb.runtime.workflow_nodes import Condition, Loop, Node, Parallel, Router, Step, Steps
-from kern_nb.runtime.workflow_reviews import OUTPUT, PREVIOUS, Answers, Paused, Rejected, Reviews
+from kern_nb.runtime.workflow_reviews import PREVIOUS, Answers, Paused, Rejected, Reviews
 from kern_nb.runtime.workflow_steps import Scope, StepRunner
 from kern_nb.runtime.workflow_types import IterationOutputs, StepOutput, last_content
 

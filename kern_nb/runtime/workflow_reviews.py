@@ -13,13 +13,12 @@ from typing import Any
 
 from kern_nb.extra_keys import FIELD_SCHEMA, INPUT_FIELDS, REQUIRED_FIELDS, STEP_PATH
 from kern_nb.interop.media import as_text, plain_value
+from kern_nb.record_methods.steps import CHOICE, OUTPUT
 from kern_nb.records import Requirement, Run
 from kern_nb.runtime.workflow_nodes import Node, Router
 from kern_nb.runtime.workflow_types import HumanReview, OnTimeout, StepOutput, UserInputField
 
 PREVIOUS = "previous_step_content"
-OUTPUT = "output"
-CHOICE = "choice"
 
 _TYPES: dict[str, Any] = {"str": str, "int": int, "float": (int, float), "bool": bool, "list": list, "dict": dict}
 

@@ -334,3 +334,38 @@ def test_invalid_review_is_rejected(options):
     """A step that a person rejected before it ran is never run; a parameter that would do nothing is refused."""
     with pytest.raises(BadUsage):
         Step(print, **options)
+
+
+def test_answers_under_names_of_agno(pipeline):
+    """They are marks on the requirement that a run has; a question takes only its own answer, and once."""
+    pipeline.down.add("e")
+    flow = pipeline.made(
+        Parallel(
+            pipeline.asks("c"),
+            pipeline.adds("u", requires_user_input=True, user_input_schema=SCHEMA),
+            pipeline.adds("o", requires_output_review=True),
+            Router([pipeline.adds("a"), pipeline.adds("b")], requires_user_input=True),
+            pipeline.adds("e", on_error="pause"),
+        )
+    )
+    run = flow.run("in")
+    (entry,) = run.steps_requiring_user_input
+    (review,) = run.steps_requiring_output_review
+    (route,) = run.steps_requiring_route
+    (error,) = run.active_error_requirements
+    assert [r.step_name for r in run.steps_requiring_confirmation] == ["c"]
+    assert (len(run.active_step_requirements), len(run.step_requirements)) == (4, 4)
+    assert (route.available_choices, error.error_message) == (["a", "b"], "e is down")
+    assert review.needs_output_review
+    for wrong in (entry.retry, review.skip, lambda: error.edit("x"), lambda: entry.select("a"), entry.set_user_input):
+        with pytest.raises(BadUsage):
+            wrong()
+    entry.set_user_input(city="Oslo")
+    review.edit("edited")
+    route.select("b")
+    error.retry()
+    answers = [(r.approved, r.answer) for r in (entry, review, route, error)]
+    assert answers == [(True, {"city": "Oslo"}), (True, {"output": "edited"}), (True, {"choice": "b"}), (True, None)]
+    assert len(run.active_step_requirements) == 1
+    with pytest.raises(BadUsage, match="has an answer"):
+        review.edit("again")
