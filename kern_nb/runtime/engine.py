@@ -17,7 +17,16 @@ from uuid import uuid4
 from pydantic_ai import Agent as PydanticAgent
 from pydantic_ai import AgentRunResult, DeferredToolRequests
 from pydantic_ai.exceptions import UsageLimitExceeded
-from pydantic_ai.messages import ModelMessage, PartDeltaEvent, PartStartEvent, TextPart, TextPartDelta
+from pydantic_ai.messages import (
+    ModelMessage,
+    ModelResponse,
+    PartEndEvent,
+    PartStartEvent,
+    TextPart,
+    TextPartDelta,
+    ThinkingPart,
+    ThinkingPartDelta,
+)
 from pydantic_ai.models import Model
 from pydantic_ai.tools import DeferredToolResults
 from pydantic_ai.usage import UsageLimits
@@ -26,14 +35,19 @@ from kern_nb import extra_keys, models
 from kern_nb.db import SessionStore, codec
 from kern_nb.db.open_runs import merge
 from kern_nb.errors import AlreadyClaimed, KernError, RunFailed, RunNotFound, StillWaiting, StoreBusy
+from kern_nb.events import base
 from kern_nb.interop import media, messages
 from kern_nb.records import Message, Run
 from kern_nb.runtime import history, resume
 from kern_nb.runtime.context import RunContext
 from kern_nb.runtime.event_loop import in_thread
-from kern_nb.runtime.events import Emit, Ended, Started, ignore
+from kern_nb.runtime.events import Emit, EventSource
 from kern_nb.runtime.recorder import Recorder, opening_messages
 from kern_nb.runtime.settings import AgentSettings, OwnerSettings, Request
+
+_USAGE_FIELDS = (
+    "input_tokens", "output_tokens", "total_tokens", "reasoning_tokens", "cache_read_tokens", "cache_write_tokens",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -65,12 +79,13 @@ async def start_run(settings: AgentSettings, store: SessionStore, request: Reque
         opening = await _static_opening(settings, request)
         model_name = models.model_name(settings.model)
         run = await store_request(settings, store, request, input=run_input, model=model_name, messages=opening or ())
-        emit(Started(run))
         state = initial_state(settings, run.session_state, request)
-        recorder = Recorder(store, run, state, settings.storage, emit, is_new=True)
+        recorder = Recorder(store, run, state, settings.storage, event_source(settings, run, emit), is_new=True)
         context = RunContext(run.run_id, request.session_id, request.user_id, state, settings.owner, store, recorder)
 
         async def load_input() -> _ModelInput:
+            recorder.events.emit(base.Started, model=model_name or "")
+            await recorder.events.caught_up()
             return await _opening_input(settings, context, request.prompt, is_stored=opening is not None)
 
         return await finish(settings, context, lambda: _drive(settings, context, model, load_input))
@@ -168,9 +183,8 @@ async def resume_run(
     """
     async with models.open_model(settings.model) as model:
         run = await claim(store, before, user_id)
-        emit(Started(run))
         state = parent.session_state if parent else copy.deepcopy(run.session_state or {})
-        recorder = Recorder(store, run, state, settings.storage, emit)
+        recorder = Recorder(store, run, state, settings.storage, event_source(settings, run, emit))
         owner_id = await load_owner(store, run, parent)
         context = RunContext(run.run_id, run.session_id or "", owner_id, state, settings.owner, store, recorder)
 
@@ -180,6 +194,8 @@ async def resume_run(
             return await _resume_input(settings, context, run)
 
         async def work() -> None:
+            recorder.events.emit(base.Continued)
+            await recorder.events.caught_up()
             answer = resume.last_answer(run)
             if answer is not None and not answer.tool_calls and run.messages[-1] is answer:
                 await recorder.finish("COMPLETED", output=answer.content)  # only the end was not stored
@@ -258,8 +274,14 @@ async def finish(
     run = recorder.stored_run
     if run is None:
         run = await in_thread(lambda: store.get_run(context.run_id))
-    recorder.emit(Ended(run))
+    recorder.events.ended(run)
     return run
+
+
+def event_source(settings: OwnerSettings, run: Run, emit: Emit) -> EventSource:
+    """Create the source of a run's events."""
+    has_results = not isinstance(settings, AgentSettings) or settings.storage.tool_messages
+    return EventSource(run, settings.owner, emit, settings.events, with_results=has_results)
 
 
 async def _fail(context: RunContext, error: BaseException, before: Run | None, reason: str) -> None:
@@ -278,7 +300,10 @@ async def _fail(context: RunContext, error: BaseException, before: Run | None, r
             await recorder.fail(text, "CANCELLED" if is_cancelled else "ERROR")
     if is_released and isinstance(error, (AlreadyClaimed, StillWaiting)):
         raise error  # from a member's run; nothing failed
-    if not is_cancelled:
+    if is_cancelled:
+        recorder.events.cancelled(text)
+    else:
+        recorder.events.failed(error, text)
         ref = f"{context.session_id}/{recorder.run.run_index}"
         stored = "The run is unchanged: continue it again." if is_released else f"It is stored: %kern show {ref}"
         hint = error.hint if isinstance(error, KernError) and error.hint else stored
@@ -308,6 +333,7 @@ async def _drive(
                 await recorder.write_request(message)
         await recorder.pause(resume.build_requirements(output, settings.tools))
     else:
+        recorder.events.emit(base.ContentCompleted)
         await recorder.finish("COMPLETED", output=output)
 
 
@@ -333,13 +359,17 @@ async def _loop(
             if PydanticAgent.is_model_request_node(node):
                 await recorder.write_request(node.request, opening=opening)
                 opening = False
-                if recorder.emit is not ignore:
+                recorder.events.emit(base.RequestStarted, model=model.model_name)
+                await recorder.events.caught_up()
+                if recorder.events.is_streamed:
                     async with node.stream(steps.ctx) as events:
                         async for event in events:
                             _record_event(event, recorder)
+                            await recorder.events.caught_up()
             elif PydanticAgent.is_call_tools_node(node) and node.model_response is not None:
                 if not resuming:
                     await recorder.write_response(node.model_response)
+                    _emit_usage(node.model_response, recorder)
                 resuming = False
         if settings.has_toolsets:  # they are closed next: a server may take long to end
             await recorder.flush()
@@ -348,12 +378,30 @@ async def _loop(
 
 def _record_event(event: Any, recorder: Recorder) -> None:
     """Pass a streamed event of the model on."""
+    is_start = isinstance(event, PartStartEvent)
+    part = event.part if is_start else getattr(event, "delta", None)
     delta = ""
-    if isinstance(event, PartStartEvent) and isinstance(event.part, TextPart):
-        delta = event.part.content
-    elif isinstance(event, PartDeltaEvent) and isinstance(event.delta, TextPartDelta):
-        delta = event.delta.content_delta
-    if delta or isinstance(event, PartStartEvent):
+    if is_start and isinstance(part, TextPart):
+        delta = part.content
+    elif isinstance(part, TextPartDelta):
+        delta = part.content_delta
+    if delta or is_start:
         recorder.first_token()
     if delta:
         recorder.add_text(delta)
+    if is_start and isinstance(part, ThinkingPart):
+        recorder.events.emit(base.ReasoningStarted)
+    if isinstance(part, ThinkingPart | ThinkingPartDelta):
+        reasoning = part.content if isinstance(part, ThinkingPart) else part.content_delta
+        if reasoning:
+            recorder.events.emit(base.ReasoningDelta, reasoning_content=reasoning)
+    elif isinstance(event, PartEndEvent) and isinstance(event.part, ThinkingPart):
+        recorder.events.emit(base.ReasoningEnded, content=event.part.content)
+
+
+def _emit_usage(response: ModelResponse, recorder: Recorder) -> None:
+    """Pass on that a request is completed."""
+    usage = messages.usage_of(response)
+    fields = {name: getattr(usage, name) for name in _USAGE_FIELDS} if usage is not None else {}
+    names = {"model": response.model_name, "model_provider": response.provider_name}
+    recorder.events.emit(base.RequestCompleted, **names, **fields)

@@ -10,6 +10,7 @@ from pydantic_ai import Agent as PydanticAgent
 
 from kern_nb.records import Run
 from kern_nb.runtime.context import RunContext
+from kern_nb.runtime.events import EventOptions
 from kern_nb.runtime.history import HistoryOptions
 from kern_nb.runtime.recorder import Storage
 from kern_nb.runtime.summaries import SessionSummaryManager
@@ -26,6 +27,7 @@ class OwnerSettings:
         default_state: The state of a new session, and of keys that a stored one lacks.
         overwrite_state: Whether the caller's state replaces the stored one.
         timeout_s: The maximum duration of a run in seconds.
+        events: What happens to the events of its runs.
     """
 
     owner: Any
@@ -33,6 +35,7 @@ class OwnerSettings:
     default_state: dict[str, Any]
     overwrite_state: bool
     timeout_s: float | None
+    events: EventOptions
 
 
 @dataclass(frozen=True)

@@ -14,13 +14,14 @@ from typing import Any
 
 from kern_nb.db import SessionStore
 from kern_nb.errors import BadUsage, KernError, RunFailed
+from kern_nb.events import base, workflow
 from kern_nb.extra_keys import STEP, STEP_PATH
 from kern_nb.interop.media import plain_value
 from kern_nb.records import Requirement, Run
 from kern_nb.runtime import engine
 from kern_nb.runtime.context import RunContext
 from kern_nb.runtime.event_loop import in_thread
-from kern_nb.runtime.events import CallEnded, CallStarted, Emit, Started, ignore
+from kern_nb.runtime.events import Emit, Event, EventOptions, EventSource, ignore
 from kern_nb.runtime.iteration import IterationFailed, is_pending, resolve
 from kern_nb.runtime.recorder import Recorder, Storage
 from kern_nb.runtime.session_owner import SessionOwner
@@ -72,9 +73,10 @@ async def resume_run(
 
 async def _execute(execution: _Execution, before: Run | None = None) -> Run:
     recorder, run = execution.recorder, execution.run
-    execution.emit(Started(run))
 
     async def work() -> None:
+        recorder.events.emit(base.Started if before is None else base.Continued)
+        await recorder.events.caught_up()
         handoffs = (r for r in run.requirements if r.kind == "handoff" and not r.extra.get(STEP_PATH))
         if handoff := next(handoffs, None):
             # The session was handed to a person, and this run is their answer: it has no steps.
@@ -112,7 +114,8 @@ class _Execution:
     outputs: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.recorder = Recorder(self.store, self.run, self.state, Storage(), self.emit)
+        self.events = engine.event_source(self.settings, self.run, self.emit)
+        self.recorder = Recorder(self.store, self.run, self.state, Storage(), self.events)
         session_id, owner = self.run.session_id or "", self.settings.owner
         self.context = RunContext(
             self.run.run_id, session_id, self.user_id, self.state, owner, self.store, self.recorder
@@ -122,6 +125,10 @@ class _Execution:
         for index, step in enumerate(steps):
             previous = await self.run_node(step, f"{path}{index}", previous)
         return previous
+
+    def emit_event(self, kind: type[Event], name: str, path: str, **fields: Any) -> None:
+        """Pass on an event of a step or of a group of steps."""
+        self.events.emit(kind, step_id=path, step_name=name, step_index=_step_index(path), **fields)
 
     async def run_node(self, node: Node, path: str, previous: Any) -> Any:
         if isinstance(node, Step):
@@ -133,32 +140,54 @@ class _Execution:
         elif isinstance(node, Loop):
             output = await self.run_loop(node, path, previous)
         else:
+            self.emit_event(workflow.StepsExecutionStartedEvent, node.name, path, steps_count=len(node.steps))
             output = await self.run_sequence(node.steps, f"{path}.", previous)
+            ended = {"content": output, "steps_count": len(node.steps)}
+            self.emit_event(workflow.StepsExecutionCompletedEvent, node.name, path, **ended)
         self.outputs[node_title(node)] = output
         return output
 
     async def run_parallel(self, node: Parallel, path: str, previous: Any) -> dict[str, Any]:
         """Run steps concurrently. All of them end, or pause, before an error of one is raised."""
+        count = {"parallel_step_count": len(node.steps)}
+        self.emit_event(workflow.ParallelExecutionStartedEvent, node.name, path, **count)
         work = [self.run_node(step, f"{path}.{index}", previous) for index, step in enumerate(node.steps)]
         outputs = await asyncio.gather(*work, return_exceptions=True)
         errors = [output for output in outputs if isinstance(output, BaseException)]
         for error in sorted(errors, key=lambda error: isinstance(error, _Paused)):
             raise error
-        return {node_title(step): output for step, output in zip(node.steps, outputs, strict=True)}
+        output = {node_title(step): output for step, output in zip(node.steps, outputs, strict=True)}
+        self.emit_event(workflow.ParallelExecutionCompletedEvent, node.name, path, content=output, **count)
+        return output
 
     async def run_condition(self, node: Condition, path: str, previous: Any) -> Any:
         """Run the steps of the branch that the condition selects; an empty branch returns its input."""
         holds = await self.run_function(node.evaluator, f"{node.name}: if", f"{path}.if", previous, bool)
         steps, branch = (node.steps, "then") if holds else (node.else_steps, "else")
-        return await self.run_sequence(steps, f"{path}.{branch}.", previous)
+        result = {"condition_result": bool(holds)}
+        self.emit_event(workflow.ConditionExecutionStartedEvent, node.name, path, **result)
+        output = await self.run_sequence(steps, f"{path}.{branch}.", previous)
+        ended = {"content": output, "branch": "if" if holds else "else", **result}
+        self.emit_event(workflow.ConditionExecutionCompletedEvent, node.name, path, **ended)
+        return output
 
     async def run_loop(self, node: Loop, path: str, previous: Any) -> Any:
-        for iteration in range(node.max_iterations):
+        limit = {"max_iterations": node.max_iterations}
+        self.emit_event(workflow.LoopExecutionStartedEvent, node.name, path, **limit)
+        iteration, goes_on = 0, True
+        while goes_on:
+            fields = {"iteration": iteration + 1, **limit}
+            self.emit_event(workflow.LoopIterationStartedEvent, node.name, path, **fields)
             previous = await self.run_sequence(node.steps, f"{path}.{iteration}.", previous)
             if node.end_condition is not None:
                 name, end_path = f"{node.name}: until", f"{path}.{iteration}.until"
-                if await self.run_function(node.end_condition, name, end_path, previous, bool):
-                    break
+                goes_on = not await self.run_function(node.end_condition, name, end_path, previous, bool)
+            iteration += 1
+            goes_on = goes_on and iteration < node.max_iterations
+            fields |= {"should_continue": goes_on}
+            self.emit_event(workflow.LoopIterationCompletedEvent, node.name, path, content=previous, **fields)
+        ended = {"content": previous, "total_iterations": iteration, **limit}
+        self.emit_event(workflow.LoopExecutionCompletedEvent, node.name, path, **ended)
         return previous
 
     async def run_step(self, step: Step, path: str, previous: Any) -> Any:
@@ -168,15 +197,27 @@ class _Execution:
             _require_same(step, stored)
             if stored.status == "COMPLETED":
                 return stored.output
-        if step.requires_confirmation:
-            previous = self._require_confirmation(step, path, previous)
-        self.recorder.has_written |= stored is None or not isinstance(step.executor, SessionOwner)
-        self.emit(CallStarted(path, step.title, {}))
-        if isinstance(step.executor, SessionOwner):
-            output = await self.run_agent(step.executor, step.title, path, previous)
-        else:
-            output = await self.run_function(step.executor, step.title, path, previous)
-        self.emit(CallEnded(path, step.title, output, is_error=False))
+        is_function = not isinstance(step.executor, SessionOwner)
+        try:
+            if step.requires_confirmation:
+                previous = self._require_confirmation(step, path, previous)
+            self.recorder.has_written |= stored is None or is_function
+            self.emit_event(workflow.StepStartedEvent, step.title, path)
+            await self.events.caught_up()  # a consumer that stops here has stopped the step
+            run = self.run_function if is_function else self.run_agent
+            output = await run(step.executor, step.title, path, previous)
+        except _Paused:
+            self.emit_event(workflow.StepPausedEvent, step.title, path, content=step.prompt)
+            raise
+        except _Rejected:
+            raise
+        except Exception as error:
+            self.emit_event(workflow.StepErrorEvent, step.title, path, error=str(error))
+            raise
+        if is_function:
+            self.emit_event(workflow.StepOutputEvent, step.title, path, content=output)
+        self.emit_event(workflow.StepCompletedEvent, step.title, path, content=output)
+        await self.events.caught_up()
         return output
 
     def _require_confirmation(self, step: Step, path: str, previous: Any) -> Any:
@@ -196,17 +237,20 @@ class _Execution:
 
     async def run_agent(self, executor: Any, name: str, path: str, previous: Any) -> Any:
         """Run a step that is an agent, a team or a workflow, as a run in this session."""
+        position = {"step_id": path, "step_name": name, "step_index": _step_index(path)}
+        owner = {"workflow_id": self.settings.owner.id, "workflow_run_id": self.run.run_id}
+        emit = self.events.members(**position, **owner)
         stored = self.step_runs.get(path)
         if stored is not None:
             is_rerun = self.rerun_interrupted and executor.session_type == "workflow"
             options = {"rerun_interrupted": True} if is_rerun else {}
-            run = await executor._resume_run(stored.run_id, None, ignore, self.context, **options)  # noqa: SLF001 - a workflow runs its steps
+            run = await executor._resume_run(stored.run_id, None, emit, self.context, **options)  # noqa: SLF001 - a workflow runs its steps
             self.recorder.has_written = True
         else:
             prompt = self.run.input if previous is None else previous
             extra = {STEP: name, STEP_PATH: path}
             work = executor._prepare_run(prompt, self.context.session_id, self.user_id, extra, parent=self.context)  # noqa: SLF001 - as above
-            run = await work(ignore)
+            run = await work(emit)
         if run.status == "PAUSED":
             raise _Paused
         if run.status == "CANCELLED" and run.run_type == "workflow":
@@ -243,7 +287,8 @@ class _Execution:
         # The workflow's run has set the default state: a key that a step deleted since then must not come back.
         settings = replace(self.settings, default_state={})
         run = await engine.store_request(settings, self.store, request, input=plain_value(prompt))
-        recorder = Recorder(self.store, run, self.state, Storage(), ignore)
+        events = EventSource(run, None, ignore, EventOptions())  # the step's events are the workflow's
+        recorder = Recorder(self.store, run, self.state, Storage(), events)
         try:
             output = plain_value(await _call(function, step_input, name, convert))
         except asyncio.CancelledError:
@@ -255,6 +300,12 @@ class _Execution:
             raise
         await recorder.finish("COMPLETED", output=output)
         return output
+
+
+def _step_index(path: str) -> int | tuple[int, ...]:
+    """Return the position of a step as a number, or as a tuple for a step within others; branches have no number."""
+    parts = tuple(int(part) for part in path.split(".") if part.isdecimal())
+    return parts[0] if len(parts) == 1 else parts
 
 
 async def _call(

@@ -6,9 +6,9 @@ are columns like any other's. A workflow that paused or failed resumes at that s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, Unpack, overload
 
 from kern_nb.errors import BadUsage
 from kern_nb.runtime.session_owner import SessionOwner
@@ -17,6 +17,7 @@ from kern_nb.runtime.workflow_nodes import build_steps, node_title
 if TYPE_CHECKING:
     from kern_nb.db import SessionStore
     from kern_nb.records import Run, SessionType
+    from kern_nb.runtime.run_options import AsyncStream, Stream, WorkflowResumeOptions
     from kern_nb.runtime.summaries import SessionSummaryManager
 
 __all__ = ["Workflow"]
@@ -50,6 +51,13 @@ class Workflow(SessionOwner):
         timeout_s: The maximum duration of a run in seconds.
         enable_session_summaries: Update a summary of the session after each run, without a delay of the output.
         session_summary_manager: Writes the summaries, with its own model and prompt; it also enables them.
+        stream: Whether runs return an iterator of events, unless the run says; `print_response` prints them as they
+            come.
+        stream_events: Whether streams also have the finer events, those of steps among them, unless the run says.
+        stream_executor_events: Whether streams have the events of the agents and teams that are steps.
+        store_events: Store the events of a run with it: ``run.events``.
+        events_to_skip: Events that are not stored: values of `kern_nb.run.workflow.WorkflowRunEvent`; those of an
+            answer's parts where None.
 
     Raises:
         BadUsage: there are no steps, an item is not a step, or two parallel steps have the same name.
@@ -57,6 +65,7 @@ class Workflow(SessionOwner):
 
     session_type: ClassVar[SessionType] = "workflow"
     _engine_module: ClassVar[str] = "kern_nb.runtime.workflow_engine"
+    _members_argument: ClassVar[str] = "stream_executor_events"
 
     def __init__(
         self,
@@ -72,6 +81,11 @@ class Workflow(SessionOwner):
         timeout_s: float | None = None,
         enable_session_summaries: bool = False,
         session_summary_manager: SessionSummaryManager | None = None,
+        stream: bool | None = None,
+        stream_events: bool | None = None,
+        stream_executor_events: bool = True,
+        store_events: bool = False,
+        events_to_skip: Sequence[Any] | None = None,
     ) -> None:
         super().__init__(locals())
         if not steps:
@@ -98,6 +112,14 @@ class Workflow(SessionOwner):
     def _configuration(self) -> dict[str, Any]:
         return {"steps": [node_title(step) for step in self.steps.steps]}
 
+    @overload
+    def continue_run(
+        self, run_id: str | int | Run, *, stream: Literal[False] | None = None, **options: Unpack[WorkflowResumeOptions]
+    ) -> Run: ...
+    @overload
+    def continue_run(
+        self, run_id: str | int | Run, *, stream: Literal[True], **options: Unpack[WorkflowResumeOptions]
+    ) -> Stream: ...
     def continue_run(
         self,
         run_id: str | int | Run,
@@ -105,19 +127,33 @@ class Workflow(SessionOwner):
         session_id: str | None = None,
         user_id: str | None = None,
         rerun_interrupted: bool = False,
-    ) -> Run:
+        stream: bool | None = None,
+        stream_events: bool | None = None,
+        yield_run_output: bool = False,
+    ) -> Run | Stream:
         """Continue a run synchronously; see `acontinue_run`."""
-        options: dict[str, Any] = {"user_id": user_id, "rerun_interrupted": rerun_interrupted}
-        return self._run_sync(lambda emit: self._resume_run(run_id, session_id, emit, **options))
+        work = self._resume(run_id, session_id, user_id, rerun_interrupted=rerun_interrupted)
+        return self._run_sync(work, self._options(stream=stream, details=stream_events, yield_run=yield_run_output))
 
-    async def acontinue_run(
+    @overload
+    def acontinue_run(
+        self, run_id: str | int | Run, *, stream: Literal[False] | None = None, **options: Unpack[WorkflowResumeOptions]
+    ) -> Coroutine[Any, Any, Run]: ...
+    @overload
+    def acontinue_run(
+        self, run_id: str | int | Run, *, stream: Literal[True], **options: Unpack[WorkflowResumeOptions]
+    ) -> AsyncStream: ...
+    def acontinue_run(
         self,
         run_id: str | int | Run,
         *,
         session_id: str | None = None,
         user_id: str | None = None,
         rerun_interrupted: bool = False,
-    ) -> Run:
+        stream: bool | None = None,
+        stream_events: bool | None = None,
+        yield_run_output: bool = False,
+    ) -> Coroutine[Any, Any, Run] | AsyncStream:
         """Continue a run at the step where it paused, failed or was interrupted; completed steps do not run again.
 
         The steps must be those of its start: a completed step whose name has changed is refused.
@@ -127,6 +163,9 @@ class Workflow(SessionOwner):
             session_id: Its session.
             user_id: The owner of the session; the workflow's own user where None.
             rerun_interrupted: Whether a function that was interrupted, and may have taken effect, runs again.
+            stream: Return an iterator of events, as `arun` does; likewise the next two.
+            stream_events: Also the finer events.
+            yield_run_output: Yield the run after the last event.
 
         Raises:
             StillWaiting: requirements are pending.
@@ -134,8 +173,8 @@ class Workflow(SessionOwner):
             RunClosed: it has ended.
             RunFailed: it ended with an error.
         """
-        options: dict[str, Any] = {"user_id": user_id, "rerun_interrupted": rerun_interrupted}
-        return await self._run_async(lambda emit: self._resume_run(run_id, session_id, emit, **options))
+        work = self._resume(run_id, session_id, user_id, rerun_interrupted=rerun_interrupted)
+        return self._run_async(work, self._options(stream=stream, details=stream_events, yield_run=yield_run_output))
 
     def steps_of(self, run_id: str) -> list[Run]:
         """Return the runs of the steps of a run, in order; ``extra["step"]`` is the step's name."""
