@@ -17,16 +17,7 @@ from uuid import uuid4
 from pydantic_ai import Agent as PydanticAgent
 from pydantic_ai import AgentRunResult, DeferredToolRequests
 from pydantic_ai.exceptions import UsageLimitExceeded
-from pydantic_ai.messages import (
-    ModelMessage,
-    ModelResponse,
-    PartEndEvent,
-    PartStartEvent,
-    TextPart,
-    TextPartDelta,
-    ThinkingPart,
-    ThinkingPartDelta,
-)
+from pydantic_ai.messages import ModelMessage
 from pydantic_ai.models import Model
 from pydantic_ai.tools import DeferredToolResults
 from pydantic_ai.usage import UsageLimits
@@ -38,16 +29,12 @@ from kern_nb.errors import AlreadyClaimed, KernError, RunFailed, RunNotFound, St
 from kern_nb.events import base
 from kern_nb.interop import media, messages
 from kern_nb.records import Message, Run
-from kern_nb.runtime import history, resume
+from kern_nb.runtime import history, model_events, resume
 from kern_nb.runtime.context import RunContext
 from kern_nb.runtime.event_loop import in_thread
 from kern_nb.runtime.events import Emit, EventSource
 from kern_nb.runtime.recorder import Recorder, opening_messages
 from kern_nb.runtime.settings import AgentSettings, OwnerSettings, Request
-
-_USAGE_FIELDS = (
-    "input_tokens", "output_tokens", "total_tokens", "reasoning_tokens", "cache_read_tokens", "cache_write_tokens",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -364,44 +351,13 @@ async def _loop(
                 if recorder.events.is_streamed:
                     async with node.stream(steps.ctx) as events:
                         async for event in events:
-                            _record_event(event, recorder)
+                            model_events.record(event, recorder)
                             await recorder.events.caught_up()
             elif PydanticAgent.is_call_tools_node(node) and node.model_response is not None:
                 if not resuming:
                     await recorder.write_response(node.model_response)
-                    _emit_usage(node.model_response, recorder)
+                    model_events.record_usage(node.model_response, recorder)
                 resuming = False
         if settings.has_toolsets:  # they are closed next: a server may take long to end
             await recorder.flush()
         return steps.result
-
-
-def _record_event(event: Any, recorder: Recorder) -> None:
-    """Pass a streamed event of the model on."""
-    is_start = isinstance(event, PartStartEvent)
-    part = event.part if is_start else getattr(event, "delta", None)
-    delta = ""
-    if is_start and isinstance(part, TextPart):
-        delta = part.content
-    elif isinstance(part, TextPartDelta):
-        delta = part.content_delta
-    if delta or is_start:
-        recorder.first_token()
-    if delta:
-        recorder.add_text(delta)
-    if is_start and isinstance(part, ThinkingPart):
-        recorder.events.emit(base.ReasoningStarted)
-    if isinstance(part, ThinkingPart | ThinkingPartDelta):
-        reasoning = part.content if isinstance(part, ThinkingPart) else part.content_delta
-        if reasoning:
-            recorder.events.emit(base.ReasoningDelta, reasoning_content=reasoning)
-    elif isinstance(event, PartEndEvent) and isinstance(event.part, ThinkingPart):
-        recorder.events.emit(base.ReasoningEnded, content=event.part.content)
-
-
-def _emit_usage(response: ModelResponse, recorder: Recorder) -> None:
-    """Pass on that a request is completed."""
-    usage = messages.usage_of(response)
-    fields = {name: getattr(usage, name) for name in _USAGE_FIELDS} if usage is not None else {}
-    names = {"model": response.model_name, "model_provider": response.provider_name}
-    recorder.events.emit(base.RequestCompleted, **names, **fields)

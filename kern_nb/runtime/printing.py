@@ -17,7 +17,7 @@ from kern_nb.text import formatting
 
 if TYPE_CHECKING:
     from kern_nb.records import Run
-    from kern_nb.runtime.session_owner import RunFunction
+    from kern_nb.runtime.run_modes import RunFunction
 
 _UPDATE_S = 0.1
 _POLL_S = 0.2

@@ -74,6 +74,7 @@ class Recorder:
         self._call_starts: dict[str, float] = {}
         self._edited_calls = {r.tool_call_id for r in run.requirements if r.approved and isinstance(r.answer, dict)}
         self._edited_args: dict[str, Any] = {}
+        self._stored_args = {call.tool_call_id: call.args for m in run.messages for call in m.tool_calls}
         self.has_written = False
         self.unknown_calls: set[str | None] = set()
         self._ids = {call.tool_call_id for m in run.messages for call in m.tool_calls}
@@ -158,6 +159,7 @@ class Recorder:
         if not self._storage.tool_messages and PARTS in stamped.internal:
             stamped.internal[PARTS] = messages.without_results(stamped.internal[PARTS])
         self._usages.append(stamped.usage)
+        self._stored_args |= {call.tool_call_id: call.args for call in message.tool_calls}
         if message.tool_calls:
             await self.append([stamped])
         else:
@@ -185,7 +187,7 @@ class Recorder:
         self.has_written = True
         if self.events.is_active:
             call = ToolCall(tool_call_id=tool_call_id, tool_name=tool_name, status="started")
-            call.args = args
+            call.args = self._shown_args(tool_call_id, args)
             self.events.emit(base.CallStarted, tool=call)
 
     async def call_ended(
@@ -209,10 +211,15 @@ class Recorder:
         if self.events.is_active:
             status: ToolStatus = "failed" if is_error else "completed"
             call = ToolCall(tool_call_id=tool_call_id, tool_name=tool_name, status=status)
-            call.args, call.result, call.duration_s = args, message.content, message.internal.get(DURATION_S)
+            call.args, call.result = self._shown_args(tool_call_id, args), message.content
+            call.duration_s = message.internal.get(DURATION_S)
             self.events.emit(base.CallCompleted, tool=call)
             if is_error:
                 self.events.emit(base.CallFailed, tool=call, error=media.as_text(message.content))
+
+    def _shown_args(self, tool_call_id: str, args: Any) -> Any:
+        """Return a call's arguments as its row has them: the model's, or a person's, without the tool's defaults."""
+        return args if tool_call_id in self._edited_calls else self._stored_args.get(tool_call_id, args)
 
     async def flush(self) -> None:
         """Store a buffered answer: the next step may take long."""

@@ -6,12 +6,13 @@ import asyncio
 import copy
 import logging
 from abc import abstractmethod
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, Unpack, overload
 
 from kern_nb.errors import BadUsage, did_you_mean
-from kern_nb.runtime.session_access import SessionAccess, require_state, require_text
+from kern_nb.runtime.run_modes import RunModes
+from kern_nb.runtime.session_access import require_state, require_text
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -19,13 +20,10 @@ if TYPE_CHECKING:
     from kern_nb.db import SessionStore
     from kern_nb.records import Run
     from kern_nb.runtime.context import RunContext
-    from kern_nb.runtime.events import Emit, EventOptions
+    from kern_nb.runtime.events import Emit
+    from kern_nb.runtime.run_modes import RunFunction
     from kern_nb.runtime.run_options import AsyncStream, ResumeOptions, RunOptions, Stream
     from kern_nb.runtime.settings import OwnerSettings
-    from kern_nb.runtime.streams import StreamOptions
-
-    RunFunction = Callable[[Emit], Coroutine[Any, Any, Run]]
-    """Makes a run, and emits its events."""
 
 _SETTABLE = (
     "model", "instructions", "role", "name", "user_id", "timeout_s", "max_requests", "cache_session",
@@ -34,29 +32,15 @@ _SETTABLE = (
 """Parameters that are attributes of the same name: `variant` uses the current value."""
 
 
-_EVENTS = "For example: events_to_skip=[RunEvent.run_content], from kern_nb.run.agent."
-
-
-class SessionOwner(SessionAccess):
+class SessionOwner(RunModes):
     """Base class of agents, teams and workflows."""
 
     _engine_module: ClassVar[str]
     """The module with `start_run` and `resume_run`; imported by a run, because it imports pydantic-ai."""
 
-    _members_argument: ClassVar[str] = ""
-    """The parameter of the constructor that says whether events of members or steps are part of a stream."""
-
     _keeps_summaries: bool
     _reinitialize: ClassVar[Callable[..., None]]
     """The constructor of `Agent`, `Team` or `Workflow`: that of a subclass may have fewer parameters."""
-
-    def __init__(self, arguments: dict[str, Any]) -> None:
-        """Set what agents, teams and workflows have in common, from ``locals()`` of their constructor."""
-        super().__init__(arguments)
-        self.stream: bool | None = arguments["stream"]
-        self.stream_events: bool | None = arguments["stream_events"]
-        self.store_events: bool = arguments["store_events"]
-        self.events_to_skip: Sequence[Any] | None = _require_events(arguments["events_to_skip"])
 
     @abstractmethod
     def _configuration(self) -> dict[str, Any]:
@@ -343,49 +327,6 @@ class SessionOwner(SessionAccess):
             events=self._event_options(),
         )
 
-    def _event_options(self) -> EventOptions:
-        from kern_nb.runtime.events import DEFAULT_EVENTS_TO_SKIP, EventOptions
-
-        skip, members = self.events_to_skip, self._arguments.get(self._members_argument, True)
-        values = DEFAULT_EVENTS_TO_SKIP if skip is None else frozenset(str(getattr(e, "value", e)) for e in skip)
-        return EventOptions(store=self.store_events, skip=values, members=members)
-
-    def _options(self, *, stream: bool | None, details: bool | None, yield_run: bool) -> StreamOptions | None:
-        """Return what the stream of a run has; None for a run without one."""
-        if not (self.stream if stream is None else stream):
-            return None
-        from kern_nb.runtime.streams import StreamOptions
-
-        return StreamOptions(bool(self.stream_events if details is None else details), yield_run)
-
-    def _run_async(self, work: RunFunction, options: StreamOptions | None) -> Coroutine[Any, Any, Run] | AsyncStream:
-        from kern_nb.runtime import events, streams
-
-        return work(events.ignore) if options is None else streams.aiterate(work, options)
-
-    def _run_sync(self, work: RunFunction, options: StreamOptions | None) -> Run | Stream:
-        from kern_nb.runtime import event_loop, events, streams
-
-        return event_loop.run(lambda: work(events.ignore)) if options is None else streams.iterate(work, options)
-
-    def _print(self, work: RunFunction, *, stream: bool | None) -> None:
-        from kern_nb.runtime.printing import print_run
-
-        print_run(work, as_it_comes=self._prints_stream(stream=stream))
-
-    async def _aprint(self, work: RunFunction, *, stream: bool | None) -> None:
-        from kern_nb.runtime.events import ignore
-        from kern_nb.runtime.printing import print_ended, printer
-
-        if self._prints_stream(stream=stream):
-            await work(printer())
-        else:
-            print_ended(await work(ignore))
-
-    def _prints_stream(self, *, stream: bool | None) -> bool:
-        default = True if self.stream is None else self.stream
-        return default if stream is None else stream
-
     async def _summarize_after(self, store: SessionStore, run: Run, emit: Emit) -> None:
         """Start the update of the session's summary; a stream with ``stream_events`` waits for it, and reports it."""
         from kern_nb.runtime.events import EventOptions, EventSource, Listener
@@ -416,15 +357,6 @@ class SessionOwner(SessionAccess):
             logging.getLogger("kern_nb").warning("Session %s has no new summary: %s", run.session_id, error)
             return None
         return future
-
-
-def _require_events(events: Any) -> Sequence[Any] | None:
-    """Check ``events_to_skip``; the values are known without pydantic only by their type."""
-    if events is None or (isinstance(events, Sequence | set | frozenset) and not isinstance(events, str)):
-        if wrong := [event for event in events or () if not isinstance(event, str)]:
-            raise BadUsage(f"events_to_skip must be a list of events, got {wrong[0]!r} in it.", _EVENTS)
-        return None if events is None else list(events)
-    raise BadUsage(f"events_to_skip must be a list of events, got {events!r}.", _EVENTS)
 
 
 def owner_fields(owner: SessionOwner) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from kern_nb.runtime.events import Listener
 
 if TYPE_CHECKING:
     from kern_nb.records import Run
-    from kern_nb.runtime.session_owner import RunFunction
+    from kern_nb.runtime.run_modes import RunFunction
 
 StreamItem = Any
 """An event, or the run at the end of a stream with ``yield_run_output``."""
