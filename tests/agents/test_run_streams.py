@@ -137,12 +137,17 @@ def test_pause_and_continue_as_streams():
 def test_error_event_before_exception():
     """The error is stored, then an event, then raised."""
     agent = weather(InMemoryDb(), call("look", city="Oslo"), ConnectionError("the line is dead"))
-    events = []
-    with pytest.raises(RunFailed, match="the line is dead"):
+    events: list[Any] = []
+    statuses: list[str] = []
+
+    def read() -> None:
         for event in agent.run("x", stream=True):
-            events.append(event)  # noqa: PERF402 - those before the error
-            if event.event == RunEvent.run_error:
-                assert agent.store.get_run(event.run_id).status == "ERROR"
+            events.append(event)
+            statuses.append(agent.store.get_run(event.run_id).status)
+
+    with pytest.raises(RunFailed, match="the line is dead"):
+        read()
+    assert statuses == ["RUNNING"] * 3 + ["ERROR"]
     assert values(events) == [*BASIC[:3], "RunError"]
     assert (events[-1].content, events[-1].error_type) == ("ConnectionError: the line is dead", "ConnectionError")
 
@@ -183,14 +188,15 @@ def test_async_error():
     """As `test_error_event_before_exception`."""
     agent = weather(InMemoryDb(), ConnectionError("the line is dead"))
 
-    async def work() -> list[str]:
-        events = []
-        with pytest.raises(RunFailed, match="the line is dead"):
-            async for event in agent.arun("x", stream=True):
-                events.append(event.event)
-        return events
+    events: list[Any] = []
 
-    assert asyncio.run(work()) == ["RunStarted", "RunError"]
+    async def read() -> None:
+        async for event in agent.arun("x", stream=True):
+            events.append(event)  # noqa: PERF401 - those before the error
+
+    with pytest.raises(RunFailed, match="the line is dead"):
+        asyncio.run(read())
+    assert values(events) == ["RunStarted", "RunError"]
 
 
 def test_sync_stream_in_running_loop():
@@ -365,7 +371,7 @@ def test_printed_once(capsys):
         printed.append(capsys.readouterr().out)
     asyncio.run(agent.aprint_response("x", stream=False))
     printed.append(capsys.readouterr().out)
-    assert ANSWER.split("\n")[0] in printed[0]
+    assert ANSWER.split("\n", maxsplit=1)[0] in printed[0]
     assert "look(" in printed[0]
     assert len({text.rstrip() for text in printed}) == 1
 
