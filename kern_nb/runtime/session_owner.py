@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 _SETTABLE = (
     "model", "instructions", "role", "name", "user_id", "timeout_s", "max_requests", "cache_session",
-    "overwrite_db_session_state", "stream", "stream_events", "store_events", "events_to_skip",
+    "overwrite_db_session_state", "output_schema", "stream", "stream_events", "store_events", "events_to_skip",
 )  # fmt: skip
 """Parameters that are attributes of the same name: `variant` uses the current value."""
 
@@ -322,6 +322,7 @@ class SessionOwner(RunModes):
             owner=self,
             owner_fields=owner_fields(self),
             default_state=self._default_state,
+            metadata=self._metadata,
             overwrite_state=self.overwrite_db_session_state,
             timeout_s=self.timeout_s,
             events=self._event_options(),

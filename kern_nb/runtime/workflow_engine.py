@@ -288,7 +288,7 @@ class _Execution:
         settings = replace(self.settings, default_state={})
         run = await engine.store_request(settings, self.store, request, input=plain_value(prompt))
         events = EventSource(run, None, ignore, EventOptions())  # the step's events are the workflow's
-        recorder = Recorder(self.store, run, self.state, Storage(), events)
+        recorder = Recorder(self.store, run, self.state, Storage(), events, folder=self.recorder.folder)
         try:
             output = plain_value(await _call(function, step_input, name, convert))
         except asyncio.CancelledError:
