@@ -38,7 +38,7 @@ class BaseRunOutputEvent:
 
     event: str = ""
     content: Any = None
-    run_id: str | None = None
+    run_id: str = ""
     parent_run_id: str | None = None
     session_id: str | None = None
     created_at: int = field(default_factory=lambda: int(time()))

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Generator
 from typing import Any, TypedDict
 
 from kern_nb.events.base import BaseRunOutputEvent
 from kern_nb.records import Run
 
-Stream = Iterator[BaseRunOutputEvent | Run]
+Stream = Generator[BaseRunOutputEvent | Run, None, None]
 """What ``run(stream=True)`` returns; a run is among it with ``yield_run_output`` alone."""
 
-AsyncStream = AsyncIterator[BaseRunOutputEvent | Run]
+AsyncStream = AsyncGenerator[BaseRunOutputEvent | Run, None]
 """What ``arun(stream=True)`` returns."""
 
 

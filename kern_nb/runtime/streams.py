@@ -14,7 +14,6 @@ import contextlib
 import threading
 import weakref
 from collections import deque
-from collections.abc import AsyncIterator, Generator, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -26,9 +25,7 @@ from kern_nb.runtime.events import Listener
 if TYPE_CHECKING:
     from kern_nb.records import Run
     from kern_nb.runtime.run_modes import RunFunction
-
-StreamItem = Any
-"""An event, or the run at the end of a stream with ``yield_run_output``."""
+    from kern_nb.runtime.run_options import AsyncStream, Stream
 
 _POLL_S = 0.2
 _CANCEL_AGAIN_S = 5
@@ -47,7 +44,7 @@ class StreamOptions:
     yield_run: bool = False
 
 
-def iterate(work: RunFunction, options: StreamOptions) -> Iterator[StreamItem]:
+def iterate(work: RunFunction, options: StreamOptions) -> Stream:
     """Return an iterator of a run's events; the run takes place in the thread of the event loop.
 
     If the iterator is closed before its end, or freed, the run is cancelled and stored with what it has.
@@ -60,7 +57,7 @@ def iterate(work: RunFunction, options: StreamOptions) -> Iterator[StreamItem]:
     return stream
 
 
-def _iterate(work: RunFunction, options: StreamOptions) -> Generator[StreamItem, None, None]:
+def _iterate(work: RunFunction, options: StreamOptions) -> Stream:
     channel = _Channel(options.details)
     ended = threading.Event()
     results: list[Any] = []
@@ -87,7 +84,7 @@ def _iterate(work: RunFunction, options: StreamOptions) -> Generator[StreamItem,
             ended.wait(_CANCEL_AGAIN_S)  # then cancel again: a library may have swallowed the cancellation
 
 
-async def aiterate(work: RunFunction, options: StreamOptions) -> AsyncIterator[StreamItem]:
+async def aiterate(work: RunFunction, options: StreamOptions) -> AsyncStream:
     """Do `iterate` asynchronously: the run is a task of the caller's event loop."""
     channel = _Channel(options.details)
     task: asyncio.Future[Run] = asyncio.ensure_future(work(channel))
@@ -132,7 +129,7 @@ class _Channel(Listener):
         self._is_requested = False
         self._is_closed = False
         self._last: BaseRunOutputEvent | None = None
-        self._run_id: str | None = None
+        self._run_id = ""
         self._waiting: list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = []
         self._consumer: tuple[asyncio.AbstractEventLoop, asyncio.Future[None]] | None = None
 
@@ -212,7 +209,7 @@ def _wake(loop: asyncio.AbstractEventLoop, future: asyncio.Future[None]) -> None
         loop.call_soon_threadsafe(set_result)
 
 
-_open_streams: weakref.WeakSet[Generator[StreamItem, None, None]] = weakref.WeakSet()
+_open_streams: weakref.WeakSet[Stream] = weakref.WeakSet()
 
 
 def _close_streams() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -19,13 +19,10 @@ from kern_nb.models.scripted import ScriptedModel, call
 from kern_nb.records import Run
 from kern_nb.run.agent import (
     ReasoningContentDeltaEvent,
-    RunCompletedEvent,
-    RunContentEvent,
     RunEvent,
     RunOutput,
     RunOutputEvent,
     RunStatus,
-    ToolCallStartedEvent,
 )
 
 ANSWER = "Oslo is cold.\nRome is\twarm, and  Paris in between."
@@ -374,15 +371,3 @@ def test_printed_once(capsys):
     assert ANSWER.split("\n", maxsplit=1)[0] in printed[0]
     assert "look(" in printed[0]
     assert len({text.rstrip() for text in printed}) == 1
-
-
-def test_type_of_stream():
-    """What a type checker infers; mypy reads this file."""
-    agent = weather(InMemoryDb())
-    run: Run = agent.run("x")
-    stream: Iterator[Any] = agent.run("x", stream=True)
-    contents = [event for event in stream if isinstance(event, RunContentEvent)]
-    assert contents[0].content
-    assert run.output == ANSWER
-    assert ToolCallStartedEvent().event == "ToolCallStarted"
-    assert RunCompletedEvent().content is None
