@@ -49,6 +49,7 @@ MEMORY = "memory"  # a session of the OpenAI Agents SDK made it of items, and ma
 PAUSE = "pause"  # of a paused one of the OpenAI Agents SDK: its state, and the key that identifies it
 RESUMED = "resumed"  # the keys of the states with which it was resumed
 STATE_BEFORE = "state_before"  # in the first: the session state it started from, which no earlier run has
+EVENTS = "events"  # of an agent with ``store_events``: its events, as `kern_nb.events` writes them
 STATE_AFTER = "state_after"  # the session's state when it ended, if concurrent runs had changed it, too
 
 # In a requirement:

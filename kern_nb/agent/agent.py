@@ -6,9 +6,9 @@ pydantic-ai runs the model and the tools; `kern_nb.runtime` stores the session. 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Unpack, overload
 
 from kern_nb import models
 from kern_nb.errors import BadUsage
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from kern_nb.db import SessionStore
     from kern_nb.records import Run, SessionType
     from kern_nb.runtime.context import RunContext
+    from kern_nb.runtime.run_options import AgentRunOptions, AsyncStream, Stream
     from kern_nb.runtime.settings import AgentSettings
     from kern_nb.runtime.structured_output import OutputSchema
     from kern_nb.runtime.summaries import SessionSummaryManager
@@ -133,6 +134,12 @@ class Agent(SessionOwner):
         cache_session: Keep a session in memory once it was read, until this agent changes it; changes by others are
             not seen.
         overwrite_db_session_state: Let the state passed to a run replace the stored one.
+        stream: Whether runs return an iterator of events, unless the run says; `print_response` prints them as they
+            come.
+        stream_events: Whether streams also have the finer events, unless the run says.
+        store_events: Store the events of a run with it: ``run.events``.
+        events_to_skip: Events that are not stored: values of `kern_nb.run.agent.RunEvent`; those of an answer's parts
+            where None.
         retries: How often a request is sent again if its provider fails or is busy, and how often in a row the model
             may repeat an invalid call of a tool, or an answer that does not fit ``output_schema``, before the run ends
             with an error; where None, 0 and 3.
@@ -186,6 +193,10 @@ class Agent(SessionOwner):
         store_history_messages: bool = False,
         cache_session: bool = False,
         overwrite_db_session_state: bool = False,
+        stream: bool | None = None,
+        stream_events: bool | None = None,
+        store_events: bool = False,
+        events_to_skip: Sequence[Any] | None = None,
         retries: int | None = None,
         delay_between_retries: float = 1,
         exponential_backoff: bool = False,
@@ -327,6 +338,10 @@ class Agent(SessionOwner):
 
     # Running ----------------------------------------------------------------------------------------------------------
 
+    @overload
+    def run(self, input: Any, *, stream: Literal[False] | None = None, **options: Unpack[AgentRunOptions]) -> Run: ...
+    @overload
+    def run(self, input: Any, *, stream: Literal[True], **options: Unpack[AgentRunOptions]) -> Stream: ...
     def run(
         self,
         input: Any,
@@ -338,12 +353,37 @@ class Agent(SessionOwner):
         audio: Any = None,
         videos: Any = None,
         files: Any = None,
-    ) -> Run:
-        """Run synchronously; see `arun`. Also works inside a running event loop, like that of a notebook's cell."""
-        media = {"images": images, "audio": audio, "videos": videos, "files": files}
-        return self._run_sync(self._start(input, session_id, user_id, session_state, **media))
+        stream: bool | None = None,
+        stream_events: bool | None = None,
+        yield_run_output: bool = False,
+    ) -> Run | Stream:
+        """Run synchronously; see `arun`. Also works inside a running event loop, like that of a notebook's cell.
 
-    async def arun(
+        With ``stream``, returns a plain iterator of the events, which works in scripts, cells and threads.
+
+        Example:
+            >>> from kern_nb import Agent, InMemoryDb
+            >>> from kern_nb.models.scripted import ScriptedModel
+            >>> from kern_nb.run.agent import RunEvent
+            >>> agent = Agent(ScriptedModel("Hello Alice."), db=InMemoryDb())
+            >>> for chunk in agent.run("I am Alice", stream=True):
+            ...     print(chunk.event, repr(chunk.content) if chunk.event == RunEvent.run_content else "")
+            RunStarted
+            RunContent 'Hello '
+            RunContent 'Alice.'
+            RunCompleted
+        """
+        media = {"images": images, "audio": audio, "videos": videos, "files": files}
+        work = self._start(input, session_id, user_id, session_state, **media)
+        return self._run_sync(work, self._options(stream=stream, details=stream_events, yield_run=yield_run_output))
+
+    @overload
+    def arun(
+        self, input: Any, *, stream: Literal[False] | None = None, **options: Unpack[AgentRunOptions]
+    ) -> Coroutine[Any, Any, Run]: ...
+    @overload
+    def arun(self, input: Any, *, stream: Literal[True], **options: Unpack[AgentRunOptions]) -> AsyncStream: ...
+    def arun(
         self,
         input: Any,
         *,
@@ -354,8 +394,15 @@ class Agent(SessionOwner):
         audio: Any = None,
         videos: Any = None,
         files: Any = None,
-    ) -> Run:
-        """Run on an input. Every message is stored as it comes.
+        stream: bool | None = None,
+        stream_events: bool | None = None,
+        yield_run_output: bool = False,
+    ) -> Coroutine[Any, Any, Run] | AsyncStream:
+        """Run on an input: ``await agent.arun(...)``. Every message is stored as it comes.
+
+        With ``stream``: ``async for event in agent.arun(..., stream=True)``. The run is at most one event ahead of who
+        reads the stream: it waits before it calls the model or a tool. A stream that is closed before its end cancels
+        the run, which is stored with the partial answer.
 
         Args:
             input: A text, a list of texts and files, or any other value, which becomes JSON.
@@ -366,16 +413,20 @@ class Agent(SessionOwner):
             audio: Audio.
             videos: Videos.
             files: Documents.
+            stream: Return an iterator of events; the default of the constructor where None.
+            stream_events: Also the finer events: model requests, reasoning, summaries.
+            yield_run_output: Yield the run after the last event of a stream.
 
         Returns:
             The run as stored; its status is PAUSED if it has pending requirements.
 
         Raises:
-            RunFailed: the run ended with an error, and is stored with it.
+            RunFailed: the run ended with an error, and is stored with it. A stream has the error's event before.
             OwnerMismatch: the session belongs to another user; nothing is stored.
         """
         media = {"images": images, "audio": audio, "videos": videos, "files": files}
-        return await self._run_async(self._start(input, session_id, user_id, session_state, **media))
+        work = self._start(input, session_id, user_id, session_state, **media)
+        return self._run_async(work, self._options(stream=stream, details=stream_events, yield_run=yield_run_output))
 
     def print_response(
         self,
@@ -388,10 +439,14 @@ class Agent(SessionOwner):
         audio: Any = None,
         videos: Any = None,
         files: Any = None,
+        stream: bool | None = None,
     ) -> None:
-        """Run, and print the response as it comes: into the cell, or on the terminal. Parameters as for `arun`."""
+        """Run, and print the response into the cell, or on the terminal. Parameters as for `arun`.
+
+        It is printed as it comes, or with ``stream=False`` once at the end.
+        """
         media = {"images": images, "audio": audio, "videos": videos, "files": files}
-        self._print(self._start(input, session_id, user_id, session_state, **media))
+        self._print(self._start(input, session_id, user_id, session_state, **media), stream=stream)
 
     async def aprint_response(
         self,
@@ -404,10 +459,11 @@ class Agent(SessionOwner):
         audio: Any = None,
         videos: Any = None,
         files: Any = None,
+        stream: bool | None = None,
     ) -> None:
         """Do `print_response` asynchronously."""
         media = {"images": images, "audio": audio, "videos": videos, "files": files}
-        await self._aprint(self._start(input, session_id, user_id, session_state, **media))
+        await self._aprint(self._start(input, session_id, user_id, session_state, **media), stream=stream)
 
     def _build_prompt(
         self, input: Any, images: Any = None, audio: Any = None, videos: Any = None, files: Any = None

@@ -14,6 +14,7 @@ from itertools import count
 from typing import Any
 
 from kern_nb.db import SessionStore
+from kern_nb.events import base, workflow
 from kern_nb.extra_keys import STEP_PATH
 from kern_nb.interop.media import plain_value
 from kern_nb.record_methods.steps import OUTPUT
@@ -21,7 +22,7 @@ from kern_nb.records import Requirement, Run
 from kern_nb.runtime import engine
 from kern_nb.runtime.context import RunContext
 from kern_nb.runtime.event_loop import in_thread
-from kern_nb.runtime.events import Emit, Started
+from kern_nb.runtime.events import Emit, Event
 from kern_nb.runtime.recorder import Recorder, Storage
 from kern_nb.runtime.settings import OwnerSettings, Request
 from kern_nb.runtime.workflow_functions import call_function
@@ -63,9 +64,10 @@ async def resume_run(
 
 async def _execute(execution: _Execution, before: Run | None = None) -> Run:
     recorder, run = execution.steps.recorder, execution.run
-    execution.emit(Started(run))
 
     async def work() -> None:
+        recorder.events.emit(base.Started if before is None else base.Continued)
+        await recorder.events.caught_up()
         handoffs = (r for r in run.requirements if r.kind == "handoff" and not r.extra.get(STEP_PATH))
         if handoff := next(handoffs, None):
             # The session was handed to a person, and this run is their answer: it has no steps.
@@ -101,7 +103,8 @@ class _Execution:
 
     def __post_init__(self) -> None:
         self.reviews = Reviews(self.run)
-        recorder = Recorder(self.store, self.run, self.state, Storage(), self.emit)
+        events = engine.event_source(self.settings, self.run, self.emit)
+        recorder = Recorder(self.store, self.run, self.state, Storage(), events)
         session_id, owner = self.run.session_id or "", self.settings.owner
         context = RunContext(self.run.run_id, session_id, self.user_id, self.state, owner, self.store, recorder)
         self.steps = StepRunner(
@@ -128,7 +131,11 @@ class _Execution:
         review = node.human_review
         scope = replace(scope, on_error=review.on_error or scope.on_error)
         is_completed = isinstance(node, Step) and self.steps.is_completed(path) and not self.reviews.has_asked(path)
-        answers = Answers() if is_completed else self.reviews.before(node, path, scope.content)
+        try:
+            answers = Answers() if is_completed else self.reviews.before(node, path, scope.content)
+        except Paused:
+            self.steps.emit_event(workflow.StepPausedEvent, node.title, path, content=review.confirmation_message)
+            raise
         if PREVIOUS in answers.edited:
             scope = replace(scope, previous=StepOutput(answers.edited[PREVIOUS]))
         attempt_path, feedback = path, dict[str, Any]()
@@ -158,23 +165,33 @@ class _Execution:
             return await self._run_parallel(node, path, scope)
         if isinstance(node, Loop):
             return await self._run_loop(node, path, scope)
+        fields: dict[str, Any]
+        ended: dict[str, Any]
+        nodes: Sequence[Node]
         if isinstance(node, Condition):
             holds = not answers.is_else and await self._evaluate(node, path, scope)
-            nodes, path = (node.steps, f"{path}.then.") if holds else (node.else_steps, f"{path}.else.")
+            fields, ended = {"condition_result": holds}, {"branch": "if" if holds else "else"}
+            nodes, inner = (node.steps, f"{path}.then.") if holds else (node.else_steps, f"{path}.else.")
         elif isinstance(node, Router):
             names = answers.choices if answers.choices is not None else await self._select(node, path, scope)
             choices = {choice.title: choice for choice in node.choices}
-            nodes, path = [choices[name] for name in names], f"{path}."
+            nodes, inner, fields, ended = [choices[name] for name in names], f"{path}.", {"selected_steps": names}, {}
         elif isinstance(node, Steps):
-            nodes, path = node.steps, f"{path}."
+            nodes, inner, fields, ended = node.steps, f"{path}.", {"steps_count": len(node.steps)}, {}
         else:
             raise TypeError(f"unknown node {node!r}")
         ends_at_failure = node.human_review.on_error == "skip"
-        outputs = await self.run_sequence(nodes, path, scope, ends_at_failure=ends_at_failure)
-        return _combine(node, path, outputs)
+        started_event, completed_event = _EVENTS[type(node)]
+        self.steps.emit_event(started_event, node.title, path, **fields)
+        outputs = await self.run_sequence(nodes, inner, scope, ends_at_failure=ends_at_failure)
+        output = _combine(node, path, outputs)
+        self.steps.emit_event(completed_event, node.title, path, content=_content(output), **fields, **ended)
+        return output
 
     async def _run_parallel(self, node: Parallel, path: str, scope: Scope) -> StepOutput:
         """Run steps concurrently. All of them end, or pause, before an error of one is raised."""
+        count = {"parallel_step_count": len(node.steps)}
+        self.steps.emit_event(workflow.ParallelExecutionStartedEvent, node.title, path, **count)
         work = [self.run_node(step, f"{path}.{index}", scope) for index, step in enumerate(node.steps)]
         results = await asyncio.gather(*work, return_exceptions=True)
         errors = [result for result in results if isinstance(result, BaseException)]
@@ -186,16 +203,30 @@ class _Execution:
             for step, result in zip(node.steps, results, strict=True)
         }
         combined = _combine(node, path, outputs) or StepOutput(step_name=node.title, step_type=node.kind)
-        return replace(combined, content=contents)
+        combined = replace(combined, content=contents)
+        self.steps.emit_event(
+            workflow.ParallelExecutionCompletedEvent, node.title, path, content=_content(combined), **count
+        )
+        return combined
 
     async def _run_loop(self, node: Loop, path: str, scope: Scope) -> StepOutput | None:
-        start, outputs = scope, list[StepOutput]()
+        start, outputs, limit = scope, list[StepOutput](), {"max_iterations": node.max_iterations}
+        self.steps.emit_event(workflow.LoopExecutionStartedEvent, node.title, path, **limit)
+        n_iterations = 0
         for iteration in range(node.max_iterations):
             iteration_path = f"{path}.{iteration}"
+            fields: dict[str, Any] = {"iteration": iteration + 1, **limit}
+            self.steps.emit_event(workflow.LoopIterationStartedEvent, node.title, path, **fields)
             latest = await self.run_sequence(node.steps, f"{iteration_path}.", scope)
+            n_iterations += 1
             outputs += latest
             end = scope.after(latest)
-            if await self._ends(node, iteration_path, end, latest) or any(output.stop for output in latest):
+            is_end = await self._ends(node, iteration_path, end, latest) or any(output.stop for output in latest)
+            fields |= {"should_continue": not is_end and n_iterations < node.max_iterations}
+            self.steps.emit_event(
+                workflow.LoopIterationCompletedEvent, node.title, path, content=plain_value(end.content), **fields
+            )
+            if is_end:
                 break
             scope = end if node.forward_iteration_output else start
             combined = _combine(node, path, outputs)
@@ -207,7 +238,10 @@ class _Execution:
                 if verdict != "retry":
                     return _edited(combined, answer) if verdict == "approve" else None
                 scope = replace(scope, additional=start.additional | _feedback(combined, answer))
-        return _combine(node, path, outputs)
+        output = _combine(node, path, outputs)
+        ended = {"content": _content(output), "total_iterations": n_iterations, **limit}
+        self.steps.emit_event(workflow.LoopExecutionCompletedEvent, node.title, path, **ended)
+        return output
 
     async def _evaluate(self, node: Condition, path: str, scope: Scope) -> bool:
         if isinstance(node.evaluator, bool):
@@ -248,6 +282,19 @@ class _Execution:
             return StepOutput(convert(await call_function(function, argument, values, name)))
 
         return (await self.steps.run_function(name, path, scope, work)).content
+
+
+_EVENTS: dict[type[Node], tuple[type[Event], type[Event]]] = {
+    Condition: (workflow.ConditionExecutionStartedEvent, workflow.ConditionExecutionCompletedEvent),
+    Router: (workflow.RouterExecutionStartedEvent, workflow.RouterExecutionCompletedEvent),
+    Steps: (workflow.StepsExecutionStartedEvent, workflow.StepsExecutionCompletedEvent),
+}
+"""The events of the start and the end of the nodes that run others one after the other."""
+
+
+def _content(output: StepOutput | None) -> Any:
+    """Return the content of an output in an event."""
+    return None if output is None else plain_value(output.content)
 
 
 def _feedback(output: StepOutput, answer: Requirement) -> dict[str, Any]:

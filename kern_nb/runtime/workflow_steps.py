@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -12,13 +13,14 @@ from typing import Any
 from pydantic import BaseModel
 
 from kern_nb.errors import BadUsage, KernError, RunFailed
+from kern_nb.events import workflow
 from kern_nb.extra_keys import ADDITIONAL_DATA, STEP, STEP_OUTPUT, STEP_PATH
 from kern_nb.interop.media import plain_value
 from kern_nb.records import Run
 from kern_nb.runtime import engine
 from kern_nb.runtime.context import RunContext
 from kern_nb.runtime.event_loop import in_thread
-from kern_nb.runtime.events import CallEnded, CallStarted, ignore
+from kern_nb.runtime.events import Event, EventOptions, EventSource, ignore
 from kern_nb.runtime.recorder import Recorder, Storage
 from kern_nb.runtime.session_owner import SessionOwner
 from kern_nb.runtime.settings import OwnerSettings, Request
@@ -69,6 +71,7 @@ class StepRunner:
         rerun_interrupted: bool = False,
     ) -> None:
         self.settings, self.context, self.recorder = settings, context, context.recorder
+        self.events = context.recorder.events
         self._reviews, self._rerun_interrupted = reviews, rerun_interrupted
         self._stored = {run.internal[STEP_PATH]: run for run in stored if STEP_PATH in run.internal}
         self._n_failures = Counter(run.internal.get(STEP_PATH) for run in stored if run.status == "ERROR")
@@ -100,11 +103,36 @@ class StepRunner:
                     return None
         if stored is not None and n_attempts <= 0:
             return self._skipped(step, path, _error_text(stored))
-        self.recorder.has_written |= stored is None or not isinstance(step.executor, SessionOwner)
-        self.recorder.emit(CallStarted(path, step.title, {}))
-        output = await self._try(step, path, scope, policy, n_attempts)
-        self.recorder.emit(CallEnded(path, step.title, plain_value(output.content), is_error=not output.success))
+        is_function = not isinstance(step.executor, SessionOwner)
+        self.recorder.has_written |= stored is None or is_function
+        self.emit_event(workflow.StepStartedEvent, step.title, path)
+        await self.events.caught_up()  # a consumer that stops here has stopped the step
+        with self._reported(step, path):
+            output = await self._try(step, path, scope, policy, n_attempts)
+        content = plain_value(output.content)
+        if is_function:
+            self.emit_event(workflow.StepOutputEvent, step.title, path, content=content)
+        self.emit_event(workflow.StepCompletedEvent, step.title, path, content=content)
+        await self.events.caught_up()
         return output
+
+    @contextmanager
+    def _reported(self, step: Step, path: str) -> Iterator[None]:
+        """Pass on the event of a step that pauses or fails."""
+        try:
+            yield
+        except Paused:
+            self.emit_event(workflow.StepPausedEvent, step.title, path)
+            raise
+        except Rejected:
+            raise
+        except Exception as error:
+            self.emit_event(workflow.StepErrorEvent, step.title, path, error=str(error))
+            raise
+
+    def emit_event(self, kind: type[Event], name: str, path: str, **fields: Any) -> None:
+        """Pass on an event of a step or of a group of steps."""
+        self.events.emit(kind, **_position(name, path), **fields)
 
     async def _try(self, step: Step, path: str, scope: Scope, policy: str | None, n_attempts: int) -> StepOutput:
         """Run a step until it succeeds; after the last attempt, do what follows an error."""
@@ -152,9 +180,11 @@ class StepRunner:
         """Run a step that is an agent, a team or a workflow, as a run in this session."""
         executor, stored, context = step.executor, self._stored.get(path), self.context
         is_workflow = executor.session_type == "workflow"
+        owner = {"workflow_id": self.settings.owner.id, "workflow_run_id": context.run_id}
+        emit = self.events.members(**_position(step.title, path), **owner)
         if stored is not None:
             options = {"rerun_interrupted": True} if self._rerun_interrupted and is_workflow else {}
-            run = await executor._resume_run(stored.run_id, None, ignore, context, **options)  # noqa: SLF001 - a workflow runs its steps
+            run = await executor._resume_run(stored.run_id, None, emit, context, **options)  # noqa: SLF001 - a workflow runs its steps
             self.recorder.has_written = True
         else:
             prompt = await self._prompt(step, scope)
@@ -162,7 +192,7 @@ class StepRunner:
             if is_workflow and self._additional:
                 extra[ADDITIONAL_DATA] = self._additional
             work = executor._prepare_run(prompt, context.session_id, context.user_id, extra, parent=context)  # noqa: SLF001 - as above
-            run = await work(ignore)
+            run = await work(emit)
         if run.status == "PAUSED":
             raise Paused
         if run.status == "CANCELLED" and run.run_type == "workflow":
@@ -210,7 +240,9 @@ class StepRunner:
         # The workflow's run has set the default state: a key that a step deleted since then must not come back.
         settings = replace(self.settings, default_state={})
         run = await engine.store_request(settings, context.store, request, input=prompt)
-        recorder = Recorder(context.store, run, context.session_state, Storage(), ignore, folder=self.recorder.folder)
+        events = EventSource(run, None, ignore, EventOptions())  # the step's events are the workflow's
+        folder = self.recorder.folder
+        recorder = Recorder(context.store, run, context.session_state, Storage(), events, folder=folder)
         try:
             output = await work()
         except asyncio.CancelledError:
@@ -257,6 +289,12 @@ class StepRunner:
             "workflow": self.settings.owner,
             "execution_input": WorkflowExecutionInput(self._input, self.step_input(scope).additional_data),
         }
+
+
+def _position(name: str, path: str) -> dict[str, Any]:
+    """Return the fields of an event that identify its step; the index is a tuple for a step within others."""
+    parts = tuple(int(part) for part in path.split(".") if part.isdecimal())
+    return {"step_id": path, "step_name": name, "step_index": parts[0] if len(parts) == 1 else parts}
 
 
 def _is_failure(error: Exception) -> bool:

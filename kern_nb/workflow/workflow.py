@@ -6,9 +6,9 @@ are columns like any other's. A workflow that paused or failed resumes at that s
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, Unpack, overload
 
 from kern_nb.errors import BadUsage
 from kern_nb.extra_keys import ADDITIONAL_DATA
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from kern_nb.db import SessionStore
     from kern_nb.records import Run, SessionType
     from kern_nb.runtime.context import RunContext
+    from kern_nb.runtime.run_options import AsyncStream, Stream, WorkflowResumeOptions, WorkflowRunOptions
     from kern_nb.runtime.session_owner import RunFunction
     from kern_nb.runtime.summaries import SessionSummaryManager
 
@@ -67,6 +68,13 @@ class Workflow(SessionOwner):
         num_history_runs: The number of latest runs that they are told.
         cache_session: Keep a session in memory once it was read, until this workflow changes it; changes by others are
             not seen.
+        stream: Whether runs return an iterator of events, unless the run says; `print_response` prints them as they
+            come.
+        stream_events: Whether streams also have the finer events, those of steps among them, unless the run says.
+        stream_executor_events: Whether streams have the events of the agents and teams that are steps.
+        store_events: Store the events of a run with it: ``run.events``.
+        events_to_skip: Events that are not stored: values of `kern_nb.run.workflow.WorkflowRunEvent`; those of an
+            answer's parts where None.
 
     Raises:
         BadUsage: there are no steps, or a parameter is not valid.
@@ -74,6 +82,7 @@ class Workflow(SessionOwner):
 
     session_type: ClassVar[SessionType] = "workflow"
     _engine_module: ClassVar[str] = "kern_nb.runtime.workflow_engine"
+    _members_argument: ClassVar[str] = "stream_executor_events"
 
     @refuse_unsupported
     def __init__(
@@ -97,6 +106,11 @@ class Workflow(SessionOwner):
         add_workflow_history_to_steps: bool = False,
         num_history_runs: int = 3,
         cache_session: bool = False,
+        stream: bool | None = None,
+        stream_events: bool | None = None,
+        stream_executor_events: bool = True,
+        store_events: bool = False,
+        events_to_skip: Sequence[Any] | None = None,
     ) -> None:
         super().__init__(locals())
         if not steps:
@@ -138,6 +152,12 @@ class Workflow(SessionOwner):
 
     # Running ----------------------------------------------------------------------------------------------------------
 
+    @overload
+    def run(
+        self, input: Any = None, *, stream: Literal[False] | None = None, **options: Unpack[WorkflowRunOptions]
+    ) -> Run: ...
+    @overload
+    def run(self, input: Any = None, *, stream: Literal[True], **options: Unpack[WorkflowRunOptions]) -> Stream: ...
     def run(
         self,
         input: Any = None,
@@ -146,12 +166,23 @@ class Workflow(SessionOwner):
         user_id: str | None = None,
         session_state: dict[str, Any] | None = None,
         additional_data: dict[str, Any] | None = None,
-    ) -> Run:
+        stream: bool | None = None,
+        stream_events: bool | None = None,
+        yield_run_output: bool = False,
+    ) -> Run | Stream:
         """Run synchronously; see `arun`. Also works inside a running event loop, like that of a notebook's cell."""
-        options = {"additional_data": additional_data}
-        return self._run_sync(self._start(input, session_id, user_id, session_state, **options))
+        work = self._start(input, session_id, user_id, session_state, additional_data=additional_data)
+        return self._run_sync(work, self._options(stream=stream, details=stream_events, yield_run=yield_run_output))
 
-    async def arun(
+    @overload
+    def arun(
+        self, input: Any = None, *, stream: Literal[False] | None = None, **options: Unpack[WorkflowRunOptions]
+    ) -> Coroutine[Any, Any, Run]: ...
+    @overload
+    def arun(
+        self, input: Any = None, *, stream: Literal[True], **options: Unpack[WorkflowRunOptions]
+    ) -> AsyncStream: ...
+    def arun(
         self,
         input: Any = None,
         *,
@@ -159,7 +190,10 @@ class Workflow(SessionOwner):
         user_id: str | None = None,
         session_state: dict[str, Any] | None = None,
         additional_data: dict[str, Any] | None = None,
-    ) -> Run:
+        stream: bool | None = None,
+        stream_events: bool | None = None,
+        yield_run_output: bool = False,
+    ) -> Coroutine[Any, Any, Run] | AsyncStream:
         """Run on an input. Every step is stored as it ends.
 
         Args:
@@ -168,6 +202,9 @@ class Workflow(SessionOwner):
             user_id: The owner of the session; the workflow's default where None.
             session_state: State that takes precedence over the stored one.
             additional_data: What functions find in `StepInput.additional_data`, stored with the run.
+            stream: Return an iterator of events; the default of the constructor where None.
+            stream_events: Also the finer events, those of steps among them.
+            yield_run_output: Yield the run after the last event.
 
         Returns:
             The run as stored; its status is PAUSED if it has pending requirements.
@@ -177,8 +214,8 @@ class Workflow(SessionOwner):
             RunFailed: the run ended with an error, and is stored with it.
             OwnerMismatch: the session belongs to another user; nothing is stored.
         """
-        options = {"additional_data": additional_data}
-        return await self._run_async(self._start(input, session_id, user_id, session_state, **options))
+        work = self._start(input, session_id, user_id, session_state, additional_data=additional_data)
+        return self._run_async(work, self._options(stream=stream, details=stream_events, yield_run=yield_run_output))
 
     def print_response(
         self,
@@ -188,10 +225,11 @@ class Workflow(SessionOwner):
         user_id: str | None = None,
         session_state: dict[str, Any] | None = None,
         additional_data: dict[str, Any] | None = None,
+        stream: bool | None = None,
     ) -> None:
-        """Run, and print the response as it comes: into the cell, or on the terminal. Parameters as for `arun`."""
-        options = {"additional_data": additional_data}
-        self._print(self._start(input, session_id, user_id, session_state, **options))
+        """Run, and print the response into the cell, or on the terminal. Parameters as for `arun`."""
+        work = self._start(input, session_id, user_id, session_state, additional_data=additional_data)
+        self._print(work, stream=stream)
 
     async def aprint_response(
         self,
@@ -201,10 +239,11 @@ class Workflow(SessionOwner):
         user_id: str | None = None,
         session_state: dict[str, Any] | None = None,
         additional_data: dict[str, Any] | None = None,
+        stream: bool | None = None,
     ) -> None:
         """Do `print_response` asynchronously."""
-        options = {"additional_data": additional_data}
-        await self._aprint(self._start(input, session_id, user_id, session_state, **options))
+        work = self._start(input, session_id, user_id, session_state, additional_data=additional_data)
+        await self._aprint(work, stream=stream)
 
     def _prepare_run(
         self,
@@ -243,6 +282,14 @@ class Workflow(SessionOwner):
             message = f"The input does not fit {schema.__name__}: {error}"
             raise BadUsage(message, f"Pass an instance of {schema.__name__}, or a dict with its fields.") from None
 
+    @overload
+    def continue_run(
+        self, run_id: str | int | Run, *, stream: Literal[False] | None = None, **options: Unpack[WorkflowResumeOptions]
+    ) -> Run: ...
+    @overload
+    def continue_run(
+        self, run_id: str | int | Run, *, stream: Literal[True], **options: Unpack[WorkflowResumeOptions]
+    ) -> Stream: ...
     def continue_run(
         self,
         run_id: str | int | Run,
@@ -250,19 +297,33 @@ class Workflow(SessionOwner):
         session_id: str | None = None,
         user_id: str | None = None,
         rerun_interrupted: bool = False,
-    ) -> Run:
+        stream: bool | None = None,
+        stream_events: bool | None = None,
+        yield_run_output: bool = False,
+    ) -> Run | Stream:
         """Continue a run synchronously; see `acontinue_run`."""
-        options: dict[str, Any] = {"user_id": user_id, "rerun_interrupted": rerun_interrupted}
-        return self._run_sync(lambda emit: self._resume_run(run_id, session_id, emit, **options))
+        work = self._resume(run_id, session_id, user_id, rerun_interrupted=rerun_interrupted)
+        return self._run_sync(work, self._options(stream=stream, details=stream_events, yield_run=yield_run_output))
 
-    async def acontinue_run(
+    @overload
+    def acontinue_run(
+        self, run_id: str | int | Run, *, stream: Literal[False] | None = None, **options: Unpack[WorkflowResumeOptions]
+    ) -> Coroutine[Any, Any, Run]: ...
+    @overload
+    def acontinue_run(
+        self, run_id: str | int | Run, *, stream: Literal[True], **options: Unpack[WorkflowResumeOptions]
+    ) -> AsyncStream: ...
+    def acontinue_run(
         self,
         run_id: str | int | Run,
         *,
         session_id: str | None = None,
         user_id: str | None = None,
         rerun_interrupted: bool = False,
-    ) -> Run:
+        stream: bool | None = None,
+        stream_events: bool | None = None,
+        yield_run_output: bool = False,
+    ) -> Coroutine[Any, Any, Run] | AsyncStream:
         """Continue a run at the step where it paused, failed or was interrupted; completed steps do not run again.
 
         The steps must be those of its start: a completed step whose name has changed is refused.
@@ -272,6 +333,9 @@ class Workflow(SessionOwner):
             session_id: Its session.
             user_id: The owner of the session; the workflow's own user where None.
             rerun_interrupted: Whether a function that was interrupted, and may have taken effect, runs again.
+            stream: Return an iterator of events, as `arun` does; likewise the next two.
+            stream_events: Also the finer events.
+            yield_run_output: Yield the run after the last event.
 
         Raises:
             StillWaiting: requirements are pending.
@@ -279,8 +343,8 @@ class Workflow(SessionOwner):
             RunClosed: it has ended.
             RunFailed: it ended with an error.
         """
-        options: dict[str, Any] = {"user_id": user_id, "rerun_interrupted": rerun_interrupted}
-        return await self._run_async(lambda emit: self._resume_run(run_id, session_id, emit, **options))
+        work = self._resume(run_id, session_id, user_id, rerun_interrupted=rerun_interrupted)
+        return self._run_async(work, self._options(stream=stream, details=stream_events, yield_run=yield_run_output))
 
     def steps_of(self, run_id: str) -> list[Run]:
         """Return the runs of the steps of a run, in order; ``extra["step"]`` is the step's name."""
