@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
+from contextlib import aclosing, closing
 from typing import Any
 
 from kern_nb.errors import BadUsage, RunFailed
+from kern_nb.events.base import BaseRunOutputEvent
 from kern_nb.interop.media import plain_value
 from kern_nb.records import Run
 from kern_nb.runtime.event_loop import in_thread
+from kern_nb.runtime.events import Event
 from kern_nb.runtime.iteration import IterationFailed, is_pending, resolve
 from kern_nb.runtime.workflow_types import StepOutput
 
@@ -32,17 +35,22 @@ async def call_function(function: Callable[..., Any], argument: Any, values: dic
     return _unwrap_run(name, result)
 
 
-async def call_step(function: Callable[..., Any], argument: Any, values: dict[str, Any], name: str) -> StepOutput:
+async def call_step(
+    function: Callable[..., Any], argument: Any, values: dict[str, Any], name: str, forward: Callable[[Event], None]
+) -> StepOutput:
     """Call a function that is a step, and return its output as plain values.
 
     The output of a generator function is its texts together; of other values, their list. A `StepOutput` or a `Run`
-    that it yields is its output instead. An iterator that a function returns is its output as a list.
+    that it yields is its output instead, and events of an agent's run are passed on as they come. An iterator that a
+    function returns is its output as a list.
     """
     try:
         result = await _call(function, argument, values)
         is_generator = inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
         if inspect.isgenerator(result) and is_generator:
-            result = _with_result(result)
+            result = _with_result(result, forward)
+        elif is_generator:
+            result = _forwarding(result, forward)
         result = await resolve(result, lambda item: item if is_generator else _unwrap_run(name, item))
     except (IterationFailed, SystemExit, KeyboardInterrupt) as failed:
         error = failed.cause if isinstance(failed, IterationFailed) else failed
@@ -100,19 +108,41 @@ def _arguments(function: Callable[..., Any], argument: Any, values: dict[str, An
     return positional, keywords
 
 
-def _with_result(items: Generator[Any, Any, Any]) -> Iterator[Any]:
+def _with_result(items: Generator[Any, Any, Any], forward: Callable[[Event], None]) -> Iterator[Any]:
     """Iterate over a generator; a `StepOutput` that it returns is its last item."""
-    result = yield from items
+    result = yield from _each(items, forward)
     if isinstance(result, StepOutput):
         yield result
+
+
+def _each(items: Generator[Any, Any, Any], forward: Callable[[Event], None]) -> Generator[Any, Any, Any]:
+    with closing(items):
+        while True:
+            try:
+                item = next(items)
+            except StopIteration as end:
+                return end.value
+            if isinstance(item, BaseRunOutputEvent):
+                forward(item)
+            yield item
+
+
+async def _forwarding(items: AsyncGenerator[Any, Any], forward: Callable[[Event], None]) -> AsyncIterator[Any]:
+    async with aclosing(items):
+        async for item in items:
+            if isinstance(item, BaseRunOutputEvent):
+                forward(item)
+            yield item
 
 
 def _text(item: Any) -> str | None:
     """Return the text of a yielded item: itself, or that of an event with a part of an agent's answer."""
     if isinstance(item, str):
         return item
+    if not isinstance(item, BaseRunOutputEvent) or not item.event.endswith("RunContent"):
+        return None
     content = getattr(item, "content", None)
-    return content if "RunContent" in str(getattr(item, "event", "")) and isinstance(content, str) else None
+    return content if isinstance(content, str) else None
 
 
 def _join(items: Any) -> Any:
@@ -128,7 +158,7 @@ def _join(items: Any) -> Any:
 
 def _is_event(item: Any) -> bool:
     """Whether an item is an event of an agent's run other than a part of its answer."""
-    return isinstance(getattr(item, "event", None), str) and _text(item) is None
+    return isinstance(item, BaseRunOutputEvent) and _text(item) is None
 
 
 def _unwrap_run(name: str, result: Any) -> Any:

@@ -217,9 +217,13 @@ class StepRunner:
 
     async def _run_function_step(self, step: Step, path: str, scope: Scope, policy: str | None) -> StepOutput:
         step_input, values = self.step_input(scope), self.injectable_values(scope)
+        members, loop = self.events.members(**_position(step.title, path)), asyncio.get_running_loop()
+
+        def forward(event: Event) -> None:  # a generator may run in a thread
+            loop.call_soon_threadsafe(members, event)
 
         async def work() -> StepOutput:
-            output = await call_step(step.executor, step_input, values, step.title)
+            output = await call_step(step.executor, step_input, values, step.title, forward)
             if not output.success and policy == "fail":
                 raise RunFailed(output.error or f"step {step.title} reported that it failed")
             return output

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from kern_nb.db import SessionStore
     from kern_nb.records import Run, SessionType
     from kern_nb.runtime.context import RunContext
+    from kern_nb.runtime.run_modes import RunFunction
     from kern_nb.runtime.run_options import AsyncStream, Stream, WorkflowResumeOptions, WorkflowRunOptions
-    from kern_nb.runtime.session_owner import RunFunction
     from kern_nb.runtime.summaries import SessionSummaryManager
 
 __all__ = ["Workflow"]

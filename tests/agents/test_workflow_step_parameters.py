@@ -363,3 +363,22 @@ def test_name_can_be_first():
     """As a text before ``agent=`` or ``executor=``."""
     assert Step("look", agent=Agent(name="Ann")).title == "look"
     assert Step(executor=print).title == "print"
+
+
+@pytest.mark.parametrize("is_async", [True, False])
+def test_generator_step_passes_events_on(pipeline, is_async):
+    """The parts of an agent's answer are its output, and part of the stream as they come."""
+    writer = Agent(ScriptedModel(["a b"]), name="Writer", db=pipeline.store)
+
+    def write(step):
+        yield from writer.run(step.input, session_id="side", stream=True)
+
+    async def awrite(step):
+        async for event in writer.arun(step.input, session_id="side", stream=True):
+            yield event
+
+    flow = pipeline.made(awrite if is_async else write, lambda step: f"{step.previous_step_content}!")
+    events = list(flow.run("in", stream=True, stream_events=True))
+
+    assert [event.content for event in events if event.event == "RunContent"] == ["a ", "b"]
+    assert events[-1].content == "a b!"
