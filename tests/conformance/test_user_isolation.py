@@ -60,6 +60,7 @@ READS = {
 }
 """Calls that read one session: another's is not there."""
 
+
 def hand_off_and_reply(store, **options):
     """Write into a session, which is handed off for that."""
     store.handoff("of alice", to="someone", **options)
