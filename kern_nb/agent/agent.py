@@ -5,10 +5,9 @@ pydantic-ai runs the model and the tools; `kern_nb.runtime` stores the session. 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
-from weakref import WeakKeyDictionary
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Unpack, overload
 
 from kern_nb import models
 from kern_nb.errors import BadUsage
@@ -21,8 +20,9 @@ if TYPE_CHECKING:
     from pydantic_ai import Agent as PydanticAgent
 
     from kern_nb.db import SessionStore
-    from kern_nb.records import Message, Run, Session, SessionType
+    from kern_nb.records import Message, Run, SessionType
     from kern_nb.runtime.context import RunContext
+    from kern_nb.runtime.run_options import AgentRunOptions, AsyncStream, Stream
     from kern_nb.runtime.settings import AgentSettings
     from kern_nb.runtime.structured_output import OutputSchema
     from kern_nb.runtime.summaries import SessionSummaryManager
@@ -116,6 +116,12 @@ class Agent(SessionOwner):
         cache_session: Keep a session in memory once it was read, until this agent changes it; changes by others are
             not seen.
         overwrite_db_session_state: Let the state passed to a run replace the stored one.
+        stream: Whether runs return an iterator of events, unless the run says; `print_response` prints them as they
+            come.
+        stream_events: Whether streams also have the finer events, unless the run says.
+        store_events: Store the events of a run with it: ``run.events``.
+        events_to_skip: Events that are not stored: values of `kern_nb.run.agent.RunEvent`; those of an answer's parts
+            where None.
         retries: How often a request is sent again if its provider fails or is busy, and how often in a row the model
             may repeat an invalid call of a tool, or an answer that does not fit ``output_schema``, before the run ends
             with an error; where None, 0 and 3.
@@ -171,6 +177,10 @@ class Agent(SessionOwner):
         store_history_messages: bool = False,
         cache_session: bool = False,
         overwrite_db_session_state: bool = False,
+        stream: bool | None = None,
+        stream_events: bool | None = None,
+        store_events: bool = False,
+        events_to_skip: Sequence[Any] | None = None,
         retries: int | None = None,
         delay_between_retries: float = 1,
         exponential_backoff: bool = False,
@@ -183,7 +193,6 @@ class Agent(SessionOwner):
         self.instructions = instructions
         self.role = role
         self.max_requests = max_requests
-        self.cache_session = cache_session
         self.output_schema = output_schema
         self._arguments["tools"] = self._tools = _require_tools([tools] if callable(tools) else tools or ())
         for count in _COUNTS:
@@ -198,7 +207,6 @@ class Agent(SessionOwner):
         self._keeps_summaries = enable_session_summaries or manager_enables
         self._loop: tuple[PydanticAgent[RunContext, Any], dict[str, Tool]] | None = None
         self._output: tuple[Any, OutputSchema] | None = None
-        self._cached: WeakKeyDictionary[SessionStore, dict[str, Session]] = WeakKeyDictionary()
 
     _reinitialize: ClassVar[Callable[..., None]] = __init__
 
@@ -314,6 +322,10 @@ class Agent(SessionOwner):
 
     # Running ----------------------------------------------------------------------------------------------------------
 
+    @overload
+    def run(self, input: Any, *, stream: Literal[False] | None = None, **options: Unpack[AgentRunOptions]) -> Run: ...
+    @overload
+    def run(self, input: Any, *, stream: Literal[True], **options: Unpack[AgentRunOptions]) -> Stream: ...
     def run(
         self,
         input: Any,
@@ -325,12 +337,37 @@ class Agent(SessionOwner):
         audio: Any = None,
         videos: Any = None,
         files: Any = None,
-    ) -> Run:
-        """Run synchronously; see `arun`. Also works inside a running event loop, like that of a notebook's cell."""
-        media = {"images": images, "audio": audio, "videos": videos, "files": files}
-        return self._run_sync(self._start(input, session_id, user_id, session_state, **media))
+        stream: bool | None = None,
+        stream_events: bool | None = None,
+        yield_run_output: bool = False,
+    ) -> Run | Stream:
+        """Run synchronously; see `arun`. Also works inside a running event loop, like that of a notebook's cell.
 
-    async def arun(
+        With ``stream``, returns a plain iterator of the events, which works in scripts, cells and threads.
+
+        Example:
+            >>> from kern_nb import Agent, InMemoryDb
+            >>> from kern_nb.models.scripted import ScriptedModel
+            >>> from kern_nb.run.agent import RunEvent
+            >>> agent = Agent(ScriptedModel("Hello Alice."), db=InMemoryDb())
+            >>> for chunk in agent.run("I am Alice", stream=True):
+            ...     print(chunk.event, repr(chunk.content) if chunk.event == RunEvent.run_content else "")
+            RunStarted
+            RunContent 'Hello '
+            RunContent 'Alice.'
+            RunCompleted
+        """
+        media = {"images": images, "audio": audio, "videos": videos, "files": files}
+        work = self._start(input, session_id, user_id, session_state, **media)
+        return self._run_sync(work, self._options(stream=stream, details=stream_events, yield_run=yield_run_output))
+
+    @overload
+    def arun(
+        self, input: Any, *, stream: Literal[False] | None = None, **options: Unpack[AgentRunOptions]
+    ) -> Coroutine[Any, Any, Run]: ...
+    @overload
+    def arun(self, input: Any, *, stream: Literal[True], **options: Unpack[AgentRunOptions]) -> AsyncStream: ...
+    def arun(
         self,
         input: Any,
         *,
@@ -341,8 +378,15 @@ class Agent(SessionOwner):
         audio: Any = None,
         videos: Any = None,
         files: Any = None,
-    ) -> Run:
-        """Run on an input. Every message is stored as it comes.
+        stream: bool | None = None,
+        stream_events: bool | None = None,
+        yield_run_output: bool = False,
+    ) -> Coroutine[Any, Any, Run] | AsyncStream:
+        """Run on an input: ``await agent.arun(...)``. Every message is stored as it comes.
+
+        With ``stream``: ``async for event in agent.arun(..., stream=True)``. The run is at most one event ahead of who
+        reads the stream: it waits before it calls the model or a tool. A stream that is closed before its end cancels
+        the run, which is stored with the partial answer.
 
         Args:
             input: A text, a list of texts and files, or any other value, which becomes JSON.
@@ -353,16 +397,20 @@ class Agent(SessionOwner):
             audio: Audio.
             videos: Videos.
             files: Documents.
+            stream: Return an iterator of events; the default of the constructor where None.
+            stream_events: Also the finer events: model requests, reasoning, summaries.
+            yield_run_output: Yield the run after the last event of a stream.
 
         Returns:
             The run as stored; its status is PAUSED if it has pending requirements.
 
         Raises:
-            RunFailed: the run ended with an error, and is stored with it.
+            RunFailed: the run ended with an error, and is stored with it. A stream has the error's event before.
             OwnerMismatch: the session belongs to another user; nothing is stored.
         """
         media = {"images": images, "audio": audio, "videos": videos, "files": files}
-        return await self._run_async(self._start(input, session_id, user_id, session_state, **media))
+        work = self._start(input, session_id, user_id, session_state, **media)
+        return self._run_async(work, self._options(stream=stream, details=stream_events, yield_run=yield_run_output))
 
     def print_response(
         self,
@@ -375,10 +423,14 @@ class Agent(SessionOwner):
         audio: Any = None,
         videos: Any = None,
         files: Any = None,
+        stream: bool | None = None,
     ) -> None:
-        """Run, and print the response as it comes: into the cell, or on the terminal. Parameters as for `arun`."""
+        """Run, and print the response into the cell, or on the terminal. Parameters as for `arun`.
+
+        It is printed as it comes, or with ``stream=False`` once at the end.
+        """
         media = {"images": images, "audio": audio, "videos": videos, "files": files}
-        self._print(self._start(input, session_id, user_id, session_state, **media))
+        self._print(self._start(input, session_id, user_id, session_state, **media), stream=stream)
 
     async def aprint_response(
         self,
@@ -391,10 +443,11 @@ class Agent(SessionOwner):
         audio: Any = None,
         videos: Any = None,
         files: Any = None,
+        stream: bool | None = None,
     ) -> None:
         """Do `print_response` asynchronously."""
         media = {"images": images, "audio": audio, "videos": videos, "files": files}
-        await self._aprint(self._start(input, session_id, user_id, session_state, **media))
+        await self._aprint(self._start(input, session_id, user_id, session_state, **media), stream=stream)
 
     def _build_prompt(
         self, input: Any, images: Any = None, audio: Any = None, videos: Any = None, files: Any = None
@@ -403,26 +456,7 @@ class Agent(SessionOwner):
 
         return media.build_prompt(input, {"image": images, "audio": audio, "video": videos, "document": files})
 
-    def _forget(self, store: SessionStore, session_id: str | None = None) -> None:
-        cached = self._cached.get(store, {})
-        for key in [session_id] if session_id else list(cached):
-            cached.pop(key, None)
-
     # Sessions ---------------------------------------------------------------------------------------------------------
-
-    def get_session(self, session_id: str | None = None, *, user_id: str | None = None) -> Session | None:
-        """Return a session with its runs; None if there is no such session of the user.
-
-        With ``cache_session`` it is read once, until this agent changes it; changes by others are not seen.
-        """
-        session_id, owner, store = self._require_session_id(session_id), self._user(user_id), self.store
-        session = self._cached.get(store, {}).get(session_id)
-        if session is None or owner not in (None, session.user_id):
-            session = super().get_session(session_id, user_id=user_id)
-            if not self.cache_session or session is None:
-                return session
-            self._cached.setdefault(store, {})[session_id] = session
-        return session.model_copy(deep=True)  # the cached one must not be modified
 
     def get_chat_history(
         self,
@@ -451,31 +485,3 @@ class Agent(SessionOwner):
             tool_messages=tool_messages,
             user_id=self._user(user_id),
         )
-
-    def set_session_name(
-        self,
-        session_name: str | None = None,
-        session_id: str | None = None,
-        *,
-        autogenerate: bool = False,
-        user_id: str | None = None,
-    ) -> str:
-        """Set the title of a session, and return it. Without one, or with ``autogenerate``, the model writes it.
-
-        Args:
-            session_name: The title.
-            session_id: The session; the own session where None.
-            autogenerate: Whether the model writes the title.
-            user_id: The owner of the session.
-
-        Raises:
-            SessionNotFound: there is no such session of the user.
-        """
-        target = self._require_session(session_id, user_id).session_id
-        if session_name is None or autogenerate:
-            from kern_nb.runtime import event_loop
-            from kern_nb.runtime.summaries import generate_title
-
-            store, model, owner = self.store, self.model, self._user(user_id)
-            session_name = event_loop.run(lambda: generate_title(store, target, model, owner))
-        return super().set_session_name(session_name, target, user_id=user_id)

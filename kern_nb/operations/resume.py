@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from kern_nb.db import SessionStore
     from kern_nb.operations.agent_registry import Runner
     from kern_nb.records import Run
-    from kern_nb.runtime.session_owner import RunFunction
+    from kern_nb.runtime.run_modes import RunFunction
 
 UNFINISHED = ("PAUSED", "INTERRUPTED", "RUNNING")
 """The statuses of runs that a session's reference may mean; claiming one that is still running is refused."""

@@ -32,6 +32,13 @@ def require_state(value: Any) -> dict[str, Any]:
     return value or {}
 
 
+def require_dict(parameter: str, value: Any) -> dict[str, Any] | None:
+    """Return a dict or None; raise BadUsage for any other value."""
+    if not isinstance(value, dict | None):
+        raise BadUsage(f"{parameter} must be a dict, got {value!r}.", f"For example: {parameter}={{'team': 'sales'}}.")
+    return value
+
+
 def require_metadata(value: Any) -> dict[str, Any]:
     """Return the metadata of sessions and runs; {} for None.
 
@@ -214,8 +221,12 @@ class SessionAccess(ABC):
         """Return the title of a session."""
         return self._require_session(session_id, user_id).session_name
 
-    def set_session_name(self, session_name: str, session_id: str | None = None, *, user_id: str | None = None) -> str:
+    def set_session_name(
+        self, session_name: str | None, session_id: str | None = None, *, user_id: str | None = None
+    ) -> str:
         """Set the title of a session, and return it."""
+        if session_name is None:
+            raise BadUsage("session_name must be a str, got None.", "For example: session_name='Refunds'.")
         session_id = self._require_session(session_id, user_id).session_id
         self._forget(self.store, session_id)
         self.store.rename_session(session_id, session_name, user_id=self._user(user_id))

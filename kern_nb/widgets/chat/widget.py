@@ -22,7 +22,8 @@ from kern_nb.widgets.requirements.actions import RequirementActions
 from kern_nb.widgets.rpc import call, error_payload
 
 if TYPE_CHECKING:
-    from kern_nb.runtime.session_owner import RunFunction, SessionOwner
+    from kern_nb.runtime.run_modes import RunFunction
+    from kern_nb.runtime.session_owner import SessionOwner
 
 MAX_LENGTH = 1_000_000  # the most characters of a message
 _NAME = 80
