@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from pausing_agents import by_turn, clerk, sender
+from pydantic import BaseModel
 from pydantic_ai.models.function import DeltaThinkingPart, FunctionModel
 
 from kern_nb.agent import Agent, SessionSummaryManager
@@ -371,3 +372,19 @@ def test_printed_once(capsys):
     assert ANSWER.split("\n", maxsplit=1)[0] in printed[0]
     assert "look(" in printed[0]
     assert len({text.rstrip() for text in printed}) == 1
+
+
+class Report(BaseModel):
+    """An answer."""
+
+    city: str
+    degrees: int
+
+
+def test_structured_output():
+    """The completed event has the object; what is stored with the run has its JSON."""
+    answers = ScriptedModel('{"city": "Oslo", "degrees": -3}')
+    agent = Agent(answers, db=InMemoryDb(), session_id="chat", output_schema=Report, store_events=True)
+    *_, last = agent.run("x", stream=True)
+    assert (last.content, last.content_type) == (Report(city="Oslo", degrees=-3), "Report")
+    assert agent.get_session().runs[0].events[-1].content == {"city": "Oslo", "degrees": -3}
