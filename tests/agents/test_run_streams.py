@@ -66,7 +66,7 @@ DETAILED = [
 @pytest.mark.every_engine
 def test_stream_of_agent(store):
     """Each event says whose it is; the parts, joined, are the output of the run that is stored."""
-    agent = weather(store)
+    agent = weather(store, store_events=True)
     stream = agent.run("And Oslo?", stream=True)
     assert store.list_sessions() == []  # nothing runs before the first event is requested
     events = list(stream)
@@ -74,6 +74,7 @@ def test_stream_of_agent(store):
     assert values(events) == BASIC
     run = store.get_session("chat").runs[0]
     assert answer(events) == run.output == ANSWER
+    assert [event.event for event in run.events] == [value for value in DETAILED if value != "RunContent"]
     assert {(e.run_id, e.session_id, e.agent_id, e.agent_name) for e in events} == {
         (run.run_id, "chat", "weather", "Weather")
     }
