@@ -57,7 +57,7 @@ def continue_run(reference: str, *, agent: str | None = None, store: str | Sessi
             f"Run {run} is in {opened.url}, but {runner!r} uses {runner.store.url}.",
             "Use the run's store: %kern use NAME" if runner.db is None else "Name an agent with that db: --agent NAME",
         )
-    return runner.continue_run(run.run_id, session_id=run.session_id)
+    return runner.continue_run(run.run_id, session_id=run.session_id, stream=False)
 
 
 def prepare_resume(runner: Runner, run: RunEntry, store: SessionStore) -> RunFunction:

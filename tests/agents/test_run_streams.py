@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from pausing_agents import by_turn, clerk, sender
+from pydantic import BaseModel
 from pydantic_ai.models.function import DeltaThinkingPart, FunctionModel
 
 from kern_nb.agent import Agent, SessionSummaryManager
@@ -65,7 +66,7 @@ DETAILED = [
 @pytest.mark.every_engine
 def test_stream_of_agent(store):
     """Each event says whose it is; the parts, joined, are the output of the run that is stored."""
-    agent = weather(store)
+    agent = weather(store, store_events=True)
     stream = agent.run("And Oslo?", stream=True)
     assert store.list_sessions() == []  # nothing runs before the first event is requested
     events = list(stream)
@@ -73,6 +74,7 @@ def test_stream_of_agent(store):
     assert values(events) == BASIC
     run = store.get_session("chat").runs[0]
     assert answer(events) == run.output == ANSWER
+    assert [event.event for event in run.events] == [value for value in DETAILED if value != "RunContent"]
     assert {(e.run_id, e.session_id, e.agent_id, e.agent_name) for e in events} == {
         (run.run_id, "chat", "weather", "Weather")
     }
@@ -371,3 +373,19 @@ def test_printed_once(capsys):
     assert ANSWER.split("\n", maxsplit=1)[0] in printed[0]
     assert "look(" in printed[0]
     assert len({text.rstrip() for text in printed}) == 1
+
+
+class Report(BaseModel):
+    """An answer."""
+
+    city: str
+    degrees: int
+
+
+def test_structured_output():
+    """The completed event has the object; what is stored with the run has its JSON."""
+    answers = ScriptedModel('{"city": "Oslo", "degrees": -3}')
+    agent = Agent(answers, db=InMemoryDb(), session_id="chat", output_schema=Report, store_events=True)
+    *_, last = agent.run("x", stream=True)
+    assert (last.content, last.content_type) == (Report(city="Oslo", degrees=-3), "Report")
+    assert agent.get_session().runs[0].events[-1].content == {"city": "Oslo", "degrees": -3}
