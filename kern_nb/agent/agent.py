@@ -378,31 +378,3 @@ class Agent(SessionOwner):
                 return session
             self._cached.setdefault(store, {})[session_id] = session
         return session.model_copy(deep=True)  # the cached one must not be modified
-
-    def set_session_name(
-        self,
-        session_name: str | None = None,
-        session_id: str | None = None,
-        *,
-        autogenerate: bool = False,
-        user_id: str | None = None,
-    ) -> str:
-        """Set the title of a session, and return it. Without one, or with ``autogenerate``, the model writes it.
-
-        Args:
-            session_name: The title.
-            session_id: The session; the own session where None.
-            autogenerate: Whether the model writes the title.
-            user_id: The owner of the session.
-
-        Raises:
-            SessionNotFound: there is no such session of the user.
-        """
-        target = self._require_session(session_id, user_id).session_id
-        if session_name is None or autogenerate:
-            from kern_nb.runtime import event_loop
-            from kern_nb.runtime.summaries import generate_title
-
-            store, model, owner = self.store, self.model, self._user(user_id)
-            session_name = event_loop.run(lambda: generate_title(store, target, model, owner))
-        return super().set_session_name(session_name, target, user_id=user_id)

@@ -56,6 +56,11 @@ class ToolExecution:
         self._call, self._requirement = call, requirement
 
     @property
+    def requirement(self) -> Requirement | None:
+        """The requirement that it waits for, or waited for; None without one."""
+        return self._requirement
+
+    @property
     def tool_call_id(self) -> str | None:
         """The id of the call."""
         return (self._call or self._require()).tool_call_id

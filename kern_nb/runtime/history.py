@@ -9,7 +9,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from kern_nb.db import SessionStore, codec
-from kern_nb.extra_keys import RERUN_OF
+from kern_nb.extra_keys import CONTINUES, RERUN_OF
 from kern_nb.interop.media import as_text
 from kern_nb.records import Message, Session, message_text
 from kern_nb.runtime.context import RunContext
@@ -51,6 +51,10 @@ async def load(settings: AgentSettings, context: RunContext) -> tuple[list[Messa
             lambda: store.history_by_run(
                 session_id, last_runs=runs, last_messages=options.messages, before_run=run.run_index, user_id=user_id
             )
+        )
+    if CONTINUES in run.internal:  # whatever the limits
+        by_run |= await in_thread(
+            lambda: store.history_by_run(session_id, last_runs=1, before_run=run.run_index, user_id=user_id)
         )
     dropped = _over_budget(by_run, options.token_budget)
     summary = None

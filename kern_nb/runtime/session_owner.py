@@ -5,17 +5,21 @@ from __future__ import annotations
 import copy
 import logging
 from abc import abstractmethod
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from kern_nb.errors import BadUsage, did_you_mean
-from kern_nb.runtime.session_access import SessionAccess, require_state, require_text
+from kern_nb.extra_keys import CONTINUES
+from kern_nb.runtime.session_access import require_state, require_text
+from kern_nb.runtime.session_methods import SessionMethods
 
 if TYPE_CHECKING:
     from kern_nb.db import SessionStore
-    from kern_nb.records import Run
+    from kern_nb.record_methods.requirements import ToolExecution
+    from kern_nb.records import Requirement, Run
     from kern_nb.runtime.context import RunContext
+    from kern_nb.runtime.continuation import Continuation, ContinueFrom
     from kern_nb.runtime.events import Emit
     from kern_nb.runtime.settings import OwnerSettings
 
@@ -29,7 +33,7 @@ _SETTABLE = (
 """Parameters that are attributes of the same name: `variant` uses the current value."""
 
 
-class SessionOwner(SessionAccess):
+class SessionOwner(SessionMethods):
     """Base class of agents, teams and workflows."""
 
     _engine_module: ClassVar[str]
@@ -131,21 +135,57 @@ class SessionOwner(SessionAccess):
         await self._aprint(self._start(input, session_id, user_id, session_state))
 
     def continue_run(
-        self, run_id: str | int | Run, *, session_id: str | None = None, user_id: str | None = None
+        self,
+        run_id: str | int | Run | None = None,
+        *,
+        run_response: Run | None = None,
+        requirements: Sequence[Requirement] | None = None,
+        updated_tools: Sequence[ToolExecution] | None = None,
+        input: Any = None,
+        continue_from: ContinueFrom = "end",
+        fork: bool = False,
+        regenerate: bool = False,
+        session_id: str | None = None,
+        user_id: str | None = None,
     ) -> Run:
         """Continue a run synchronously; see `acontinue_run`."""
-        return self._run_sync(lambda emit: self._resume_run(run_id, session_id, emit, user_id=user_id))
+        arguments = {"requirements": requirements, "tools": updated_tools, "input": input, "fork": fork}
+        arguments |= {"continue_from": continue_from, "regenerate": regenerate}
+        return self._run_sync(self._prepare_continuation(run_id, run_response, session_id, user_id, arguments))
 
     async def acontinue_run(
-        self, run_id: str | int | Run, *, session_id: str | None = None, user_id: str | None = None
+        self,
+        run_id: str | int | Run | None = None,
+        *,
+        run_response: Run | None = None,
+        requirements: Sequence[Requirement] | None = None,
+        updated_tools: Sequence[ToolExecution] | None = None,
+        input: Any = None,
+        continue_from: ContinueFrom = "end",
+        fork: bool = False,
+        regenerate: bool = False,
+        session_id: str | None = None,
+        user_id: str | None = None,
     ) -> Run:
         """Continue a run whose requirements are resolved, or that was interrupted, also one of another process.
 
         Of several concurrent callers, one continues the run. A tool that had started when its process died is not run
         again: the model learns that its effect is unknown.
 
+        With ``input``, of a run that is not paused, and with ``continue_from``, ``fork`` or ``regenerate``, the result
+        is a new run in a branch of the session, whose id is ``run.session_id``. The original run does not change.
+
         Args:
             run_id: The run, or its id; or ``chat/2``; or, with ``session_id``, its index or a unique prefix of its id.
+            run_response: The run, as an agent returned it.
+            requirements: Requirements with answers to store first: all of them, or none if one has an answer by now.
+                Those of a run that is passed as an object are among them.
+            updated_tools: Calls of ``run.tools``, whose answers are stored likewise.
+            input: A further input after the run.
+            continue_from: The number of the run's messages to keep; ``"last_user"`` for those up to its last user's
+                message; ``"end"`` for all. Without an ``input``, the model answers the last of them.
+            fork: Whether to continue in a branch in any case.
+            regenerate: Whether the model is to give the last answer again; results of tools are kept.
             session_id: Its session.
             user_id: The owner of the session; the agent's own user where None. A session without an owner becomes
                 theirs.
@@ -153,11 +193,72 @@ class SessionOwner(SessionAccess):
         Raises:
             RunNotFound: there is no such run, or its session belongs to another user.
             StillWaiting: requirements are pending.
+            AlreadyResolved: a requirement has an answer already; none is stored.
             AlreadyClaimed: another caller continues it.
             RunClosed: it has ended.
             RunFailed: it ended with an error.
+            BadUsage: the arguments contradict each other, or there is nothing to answer.
         """
-        return await self._run_async(lambda emit: self._resume_run(run_id, session_id, emit, user_id=user_id))
+        arguments = {"requirements": requirements, "tools": updated_tools, "input": input, "fork": fork}
+        arguments |= {"continue_from": continue_from, "regenerate": regenerate}
+        return await self._run_async(self._prepare_continuation(run_id, run_response, session_id, user_id, arguments))
+
+    def _prepare_continuation(
+        self,
+        run_id: str | int | Run | None,
+        run_response: Run | None,
+        session_id: str | None,
+        user_id: str | None,
+        arguments: dict[str, Any],
+        **options: Any,
+    ) -> RunFunction:
+        """Check the arguments of `continue_run`, and return what continues the run."""
+        from kern_nb.runtime.continuation import Continuation, find_run_id
+
+        requirements = list(arguments.pop("requirements", None) or ())
+        reference = find_run_id(run_id, run_response, requirements)
+        requirements += getattr(reference, "requirements", ())
+        tools = arguments.pop("tools", None) or ()
+        continuation = Continuation(requirements=requirements, tools=tools, **arguments)
+        return lambda emit: self._continue_run(reference, continuation, session_id, user_id, emit, **options)
+
+    async def _continue_run(
+        self,
+        reference: str | int | Run,
+        continuation: Continuation,
+        session_id: str | None,
+        user_id: str | None,
+        emit: Emit,
+        **options: Any,
+    ) -> Run:
+        """Store the answers, then resume the run or continue it in a branch; see `acontinue_run`."""
+        from kern_nb.runtime.continuation import continue_in_branch, store_answers, top_level_run
+        from kern_nb.runtime.event_loop import in_thread
+
+        store, owner = self.store, self._user(user_id)
+        if not continuation.is_plain:
+            run = await in_thread(lambda: self._find_run(reference, session_id, owner))
+            if run.parent_run_id is not None and not continuation.is_branch(run):  # a member's requirement
+                run = await in_thread(lambda: top_level_run(store, run))
+            self._require_kind(run)
+            await in_thread(lambda: store_answers(store, run, continuation, owner))
+            if continuation.is_branch(run):
+                try:
+                    return await continue_in_branch(self, store, run, continuation, owner, emit)
+                finally:
+                    self._forget(store)
+            if continuation.input is not None:
+                message = f"Run {run.run_id} is {run.status}, and takes no further input."
+                raise BadUsage(message, "Resolve its requirements, or continue it in a branch: fork=True")
+            reference = run.run_id
+        return await self._resume_run(reference, session_id, emit, user_id=user_id, **options)
+
+    def _require_kind(self, run: Run) -> None:
+        """Raise BadUsage for a run of another kind of owner."""
+        if (kind := run.run_type) != self.session_type:
+            owner = run.agent_id or run.team_id or run.workflow_id
+            message = f"Run {run.run_id} belongs to the {kind} {owner!r}, not to a {self.session_type}."
+            raise BadUsage(message, f"Continue it with the {kind}.")
 
     def _start(
         self,
@@ -189,7 +290,8 @@ class SessionOwner(SessionAccess):
         """Check the arguments of a run, before anything is stored, and return what makes it."""
         from kern_nb.runtime.settings import Request
 
-        prompt = self._build_prompt(input, **media)
+        # A run that continues another one may just answer its last message.
+        prompt = None if input is None and CONTINUES in extra else self._build_prompt(input, **media)
         store = parent.store if parent else self.store
         request = Request(prompt, session_id, user_id, require_state(session_state), parent, extra)
 
@@ -224,10 +326,7 @@ class SessionOwner(SessionAccess):
             before = await in_thread(lambda: self._find_run(run_id, session_id, user_id))
         try:
             settings = self._settings()
-            if (kind := before.run_type) != self.session_type:
-                owner = before.agent_id or before.team_id or before.workflow_id
-                message = f"Run {before.run_id} belongs to the {kind} {owner!r}, not to a {self.session_type}."
-                raise BadUsage(message, f"Continue it with the {kind}.")
+            self._require_kind(before)
             resume = import_module(self._engine_module).resume_run
             run: Run = await resume(settings, store, before, emit, parent, user_id, **options)
         finally:

@@ -16,7 +16,7 @@ from kern_nb.runtime.workflow_nodes import build_steps, node_title
 
 if TYPE_CHECKING:
     from kern_nb.db import SessionStore
-    from kern_nb.records import Run, SessionType
+    from kern_nb.records import Requirement, Run, SessionType
     from kern_nb.runtime.summaries import SessionSummaryManager
 
 __all__ = ["Workflow"]
@@ -98,22 +98,29 @@ class Workflow(SessionOwner):
     def _configuration(self) -> dict[str, Any]:
         return {"steps": [node_title(step) for step in self.steps.steps]}
 
-    def continue_run(
+    def continue_run(  # type: ignore[override] # a workflow is not continued in a branch
         self,
-        run_id: str | int | Run,
+        run_id: str | int | Run | None = None,
         *,
+        run_response: Run | None = None,
+        requirements: Sequence[Requirement] | None = None,
+        step_requirements: Sequence[Requirement] | None = None,
         session_id: str | None = None,
         user_id: str | None = None,
         rerun_interrupted: bool = False,
     ) -> Run:
         """Continue a run synchronously; see `acontinue_run`."""
-        options: dict[str, Any] = {"user_id": user_id, "rerun_interrupted": rerun_interrupted}
-        return self._run_sync(lambda emit: self._resume_run(run_id, session_id, emit, **options))
+        answers = {"requirements": [*(requirements or ()), *(step_requirements or ())]}
+        options = {"rerun_interrupted": rerun_interrupted}
+        return self._run_sync(self._prepare_continuation(run_id, run_response, session_id, user_id, answers, **options))
 
-    async def acontinue_run(
+    async def acontinue_run(  # type: ignore[override] # as above
         self,
-        run_id: str | int | Run,
+        run_id: str | int | Run | None = None,
         *,
+        run_response: Run | None = None,
+        requirements: Sequence[Requirement] | None = None,
+        step_requirements: Sequence[Requirement] | None = None,
         session_id: str | None = None,
         user_id: str | None = None,
         rerun_interrupted: bool = False,
@@ -124,18 +131,26 @@ class Workflow(SessionOwner):
 
         Args:
             run_id: The run, or its id; or ``chat/2``; or, with ``session_id``, its index or a unique prefix of its id.
+            run_response: The run, as a workflow returned it.
+            requirements: Requirements with answers to store first: all of them, or none if one has an answer by now.
+                Those of a run that is passed as an object are among them.
+            step_requirements: Another name of ``requirements``.
             session_id: Its session.
             user_id: The owner of the session; the workflow's own user where None.
             rerun_interrupted: Whether a function that was interrupted, and may have taken effect, runs again.
 
         Raises:
             StillWaiting: requirements are pending.
+            AlreadyResolved: a requirement has an answer already; none is stored.
             AlreadyClaimed: another caller continues it.
             RunClosed: it has ended.
             RunFailed: it ended with an error.
         """
-        options: dict[str, Any] = {"user_id": user_id, "rerun_interrupted": rerun_interrupted}
-        return await self._run_async(lambda emit: self._resume_run(run_id, session_id, emit, **options))
+        answers = {"requirements": [*(requirements or ()), *(step_requirements or ())]}
+        options = {"rerun_interrupted": rerun_interrupted}
+        return await self._run_async(
+            self._prepare_continuation(run_id, run_response, session_id, user_id, answers, **options)
+        )
 
     def steps_of(self, run_id: str) -> list[Run]:
         """Return the runs of the steps of a run, in order; ``extra["step"]`` is the step's name."""
