@@ -13,7 +13,9 @@ from weakref import WeakKeyDictionary
 
 from kern_nb import models
 from kern_nb.errors import BadUsage
+from kern_nb.runtime.session_access import require_text
 from kern_nb.runtime.session_owner import SessionOwner
+from kern_nb.runtime.unsupported import refuse_unsupported
 
 if TYPE_CHECKING:
     from pydantic_ai import Agent as PydanticAgent
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from kern_nb.records import Run, Session, SessionType
     from kern_nb.runtime.context import RunContext
     from kern_nb.runtime.settings import AgentSettings
+    from kern_nb.runtime.structured_output import OutputSchema
     from kern_nb.runtime.summaries import SessionSummaryManager
     from kern_nb.runtime.tools import Tool
 
@@ -30,9 +33,12 @@ __all__ = ["Agent", "Instructions"]
 _INSTRUCTIONS = "Pass a text, a list of texts, or a function that returns one."
 
 _COUNTS = (
-    "num_history_runs", "num_history_messages", "history_token_budget", "timeout_s", "max_requests",
-    "num_past_sessions_to_search",
+    "num_history_runs", "num_history_messages", "history_token_budget", "timeout_s", "max_requests", "retries",
+    "num_past_sessions_to_search", "num_past_session_runs_in_search", "max_tool_calls_from_history",
+    "delay_between_retries",
 )  # fmt: skip
+
+_MARKDOWN = "Format your answers as Markdown."
 
 Instructions = str | Sequence[str] | Callable[..., str | Awaitable[str]] | None
 
@@ -95,9 +101,14 @@ class Agent(SessionOwner):
         session_id: The default session; where None, the first run creates one.
         user_id: The default owner of its sessions.
         session_state: The state of a new session, and of keys that a stored one lacks.
+        metadata: Keys to store with its sessions, where they lack them, and with its runs.
+        description: What it is, as the beginning of its system message.
         instructions: A text, several, or a function (of ``run_context`` or ``session_state``, if it has such
             parameters) that returns one.
         tools: Functions, results of `tool`, and pydantic-ai toolsets (MCP servers, for example).
+        markdown: Ask for answers in Markdown.
+        output_schema: The type of its answers, such as a pydantic model, or a JSON schema. ``output`` of its runs is
+            an object of that type; its JSON is stored.
         role: What it is good at, in a sentence for the leader of its team.
         name: A display name.
         id: The agent_id of its sessions; derived from the name where None.
@@ -105,9 +116,14 @@ class Agent(SessionOwner):
         num_history_runs: The number of latest runs to send.
         num_history_messages: The number of latest messages to send, instead of runs.
         history_token_budget: The approximate maximum of tokens of history: the summary replaces older runs.
+        max_tool_calls_from_history: The number of latest tool calls, with their results, in the history to send.
+        add_session_state_to_context: Send the session state to the model, at the end of the system message.
+        enable_agentic_state: Add a tool that sets keys of the session state.
         read_chat_history: Add a tool that reads the session's history.
-        search_past_sessions: Add a tool that searches the other sessions of the same user.
-        num_past_sessions_to_search: The number of latest sessions that it searches.
+        read_tool_call_history: Add a tool that reads the session's latest tool calls.
+        search_past_sessions: Add tools that list, search and read the other sessions of the same user.
+        num_past_sessions_to_search: The number of latest sessions that they search.
+        num_past_session_runs_in_search: The number of runs of each session in that list.
         enable_session_summaries: Update a summary of the session after each run, without a delay of the answer.
         add_session_summary_to_context: Send the summary to the model.
         session_summary_manager: Writes the summaries, with its own model and prompt; without ``history_token_budget``
@@ -118,6 +134,11 @@ class Agent(SessionOwner):
         cache_session: Keep a session in memory once it was read, until this agent changes it; changes by others are
             not seen.
         overwrite_db_session_state: Let the state passed to a run replace the stored one.
+        retries: How often a request is sent again if its provider fails or is busy, and how often in a row the model
+            may repeat an invalid call of a tool, or an answer that does not fit ``output_schema``, before the run ends
+            with an error; where None, 0 and 3.
+        delay_between_retries: The time before a request is sent again, in seconds.
+        exponential_backoff: Double that time with each retry.
         timeout_s: The maximum duration of a run in seconds; it then ends with an error.
         max_requests: The maximum number of model requests in a run; None for no limit.
 
@@ -128,6 +149,7 @@ class Agent(SessionOwner):
     session_type: ClassVar[SessionType] = "agent"
     _engine_module: ClassVar[str] = "kern_nb.runtime.engine"
 
+    @refuse_unsupported
     def __init__(
         self,
         model: Any = None,
@@ -136,8 +158,12 @@ class Agent(SessionOwner):
         session_id: str | None = None,
         user_id: str | None = None,
         session_state: dict[str, Any] | None = None,
+        metadata: dict[str, Any] | None = None,
+        description: str | None = None,
         instructions: Instructions = None,
         tools: Sequence[Any] | None = None,
+        markdown: bool = False,
+        output_schema: Any = None,
         role: str | None = None,
         name: str | None = None,
         id: str | None = None,
@@ -145,9 +171,14 @@ class Agent(SessionOwner):
         num_history_runs: int = 3,
         num_history_messages: int | None = None,
         history_token_budget: int | None = None,
+        max_tool_calls_from_history: int | None = None,
+        add_session_state_to_context: bool = False,
+        enable_agentic_state: bool = False,
         read_chat_history: bool = False,
+        read_tool_call_history: bool = False,
         search_past_sessions: bool = False,
         num_past_sessions_to_search: int = 10,
+        num_past_session_runs_in_search: int = 3,
         enable_session_summaries: bool = False,
         add_session_summary_to_context: bool = False,
         session_summary_manager: SessionSummaryManager | None = None,
@@ -156,6 +187,9 @@ class Agent(SessionOwner):
         store_history_messages: bool = False,
         cache_session: bool = False,
         overwrite_db_session_state: bool = False,
+        retries: int | None = None,
+        delay_between_retries: float = 1,
+        exponential_backoff: bool = False,
         timeout_s: float | None = None,
         max_requests: int | None = 50,
     ) -> None:
@@ -165,6 +199,7 @@ class Agent(SessionOwner):
         self.role = role
         self.max_requests = max_requests
         self.cache_session = cache_session
+        self.output_schema = output_schema
         self._arguments["tools"] = self._tools = _require_tools([tools] if callable(tools) else tools or ())
         for count in _COUNTS:
             value = self._arguments[count]
@@ -172,10 +207,12 @@ class Agent(SessionOwner):
                 raise BadUsage(f"{count} must be a number of at least 0, got {value!r}.", f"For example: {count}=3.")
         if not (instructions is None or isinstance(instructions, (str, Sequence)) or callable(instructions)):
             raise BadUsage(f"instructions must be a text, got {instructions!r}.", _INSTRUCTIONS)
+        require_text("description", description)
         # With a token budget, a manager only writes the summary when the budget needs it.
         manager_enables = session_summary_manager is not None and history_token_budget is None
         self._keeps_summaries = enable_session_summaries or manager_enables
         self._loop: tuple[PydanticAgent[RunContext, Any], dict[str, Tool]] | None = None
+        self._output: tuple[Any, OutputSchema] | None = None
         self._cached: WeakKeyDictionary[SessionStore, dict[str, Session]] = WeakKeyDictionary()
 
     _reinitialize: ClassVar[Callable[..., None]] = __init__
@@ -188,6 +225,7 @@ class Agent(SessionOwner):
 
     def _settings(self) -> AgentSettings:
         from kern_nb.runtime.history import HistoryOptions
+        from kern_nb.runtime.model_retries import RetryOptions
         from kern_nb.runtime.recorder import Storage
         from kern_nb.runtime.settings import AgentSettings
 
@@ -211,13 +249,29 @@ class Agent(SessionOwner):
                 runs=arguments["num_history_runs"],
                 messages=arguments["num_history_messages"],
                 token_budget=arguments["history_token_budget"],
+                tool_calls=arguments["max_tool_calls_from_history"],
                 add_summary=arguments["add_session_summary_to_context"],
             ),
             summaries=self._summaries(),
+            retries=RetryOptions(
+                arguments["retries"], arguments["delay_between_retries"], arguments["exponential_backoff"]
+            ),
+            output=self._output_schema(),
+            add_session_state=arguments["add_session_state_to_context"],
             has_static_instructions=isinstance(instructions, str | None) or is_static_list,
             load_instructions=self._load_instructions,
             load_member_results=self._load_member_results,
         )
+
+    def _output_schema(self) -> OutputSchema | None:
+        """Return the schema of the answers, built once."""
+        if self.output_schema is None:
+            return None
+        from kern_nb.runtime.structured_output import OutputSchema
+
+        if self._output is None or self._output[0] is not self.output_schema:
+            self._output = self.output_schema, OutputSchema(self.output_schema)
+        return self._output[1]
 
     def _model_loop(self) -> tuple[PydanticAgent[RunContext, Any], dict[str, Tool]]:
         """Return pydantic-ai's agent, created once, and its tools by name."""
@@ -240,13 +294,17 @@ class Agent(SessionOwner):
             return self._loop
 
     def _all_tools(self) -> list[Any]:
-        from kern_nb.runtime.history import get_chat_history, past_sessions_tool
+        from kern_nb.runtime import agent_tools
 
-        tools = list(self._tools)
-        if self._arguments["read_chat_history"]:
-            tools.append(get_chat_history)
-        if self._arguments["search_past_sessions"] and (n := self._arguments["num_past_sessions_to_search"]):
-            tools.append(past_sessions_tool(n))
+        tools, arguments = list(self._tools), self._arguments
+        if arguments["read_chat_history"]:
+            tools.append(agent_tools.get_chat_history)
+        if arguments["read_tool_call_history"]:
+            tools.append(agent_tools.get_tool_call_history)
+        if arguments["search_past_sessions"] and (n := arguments["num_past_sessions_to_search"]):
+            tools += agent_tools.past_session_tools(n, arguments["num_past_session_runs_in_search"])
+        if arguments["enable_agentic_state"]:
+            tools.append(agent_tools.update_session_state)
         return tools
 
     async def _load_instructions(self, context: RunContext | None) -> str | None:
@@ -261,7 +319,10 @@ class Agent(SessionOwner):
                 raise failed.cause from None
         if not isinstance(value, str | Sequence | None) or not all(isinstance(line, str) for line in value or ()):
             raise BadUsage(f"The instructions function must return a text, got {value!r}.", _INSTRUCTIONS)
-        return value if value is None or isinstance(value, str) else "\n".join(value)
+        instructions = value if value is None or isinstance(value, str) else "\n".join(value)
+        is_markdown = self._arguments["markdown"] and self.output_schema is None
+        texts = (self._arguments["description"], instructions, _MARKDOWN if is_markdown else None)
+        return "\n\n".join(text for text in texts if text) or None
 
     async def _load_member_results(self, run: Run, context: RunContext) -> dict[str, Any] | None:
         """Return {}: an agent has no members."""

@@ -144,12 +144,15 @@ def start_run(
     run: Run,
     default_state: dict[str, Any] | None = None,
     owner_data: dict[str, Any] | None = None,
+    metadata: dict[str, Any] | None = None,
 ) -> Run:
     """See `SessionStore.start_run`."""
     now = time.time()
     owner: dict[str, Any] = {"session_type": run.run_type} | {n: getattr(run, n) for n in OWNER_FIELDS[1:]}
-    owner[f"{run.run_type}_data"] = owner_data
+    owner |= {f"{run.run_type}_data": owner_data, "metadata": metadata or None}
     session = upsert_session(connection, store, session_id, owner, now)
+    if metadata:
+        _add_metadata(connection, store, session_id, metadata)
     data = session["session_data"]
     state = (data or {}).get("session_state")
     state = state if isinstance(state, dict) else None  # an imported record may have any value
@@ -160,6 +163,14 @@ def start_run(
     started.messages = [m if m.created_at else m.model_copy(update={"created_at": created_at}) for m in run.messages]
     floor = session["fork_run_index"]
     return insert_run(connection, store, session_id, started, floor, state=state, process=current_process())
+
+
+def _add_metadata(connection: Connection, store: Database, session_id: str, metadata: dict[str, Any]) -> None:
+    """Add the keys that the metadata of a session, whose row is locked, does not have."""
+    s = store.tables.sessions
+    stored = connection.execute(sa.select(s.c.metadata).where(s.c.session_id == session_id)).scalar_one()
+    if (merged := metadata | (stored or {})) != stored:
+        connection.execute(s.update().where(s.c.session_id == session_id).values(metadata=merged))
 
 
 def insert_requirements(

@@ -91,6 +91,7 @@ class RunMethods(Database):
         run_id: str | None = None,
         default_state: dict[str, Any] | None = None,
         owner_data: dict[str, Any] | None = None,
+        metadata: dict[str, Any] | None = None,
         extra: dict[str, Any] | None = None,
         internal: dict[str, Any] | None = None,
         messages: Sequence[Message] = (),
@@ -114,6 +115,7 @@ class RunMethods(Database):
             run_id: Its id; None generates one.
             default_state: Keys to set in the session's state if it does not have them.
             owner_data: A description of the agent, team or workflow, stored with a new session.
+            metadata: Keys to set in the session's metadata if it does not have them.
             extra: Other data of the caller, stored with the run.
             internal: Data of kern_nb's own agents; see `extra_keys`.
             messages: The first messages, stored in the same transaction.
@@ -138,9 +140,9 @@ class RunMethods(Database):
             status="RUNNING",
             messages=list(messages),
         )
+        options: dict[str, Any] = {"default_state": default_state, "owner_data": owner_data, "metadata": metadata}
         return self.write(
-            lambda connection: run_writes.start_run(connection, self, session_id, run, default_state, owner_data),
-            small=True,
+            lambda connection: run_writes.start_run(connection, self, session_id, run, **options), small=True
         )
 
     def append_messages(

@@ -16,7 +16,7 @@ from uuid import uuid4
 
 from pydantic_ai import Agent as PydanticAgent
 from pydantic_ai import AgentRunResult, DeferredToolRequests
-from pydantic_ai.exceptions import UsageLimitExceeded
+from pydantic_ai.exceptions import UnexpectedModelBehavior, UsageLimitExceeded
 from pydantic_ai.messages import ModelMessage, PartDeltaEvent, PartStartEvent, TextPart, TextPartDelta
 from pydantic_ai.models import Model
 from pydantic_ai.tools import DeferredToolResults
@@ -83,10 +83,11 @@ async def _static_opening(settings: AgentSettings, request: Request) -> list[Mes
     They are not known with a history, with a function for instructions, which may read the run, or with files.
     """
     options = settings.history
-    has_past = options.add or options.add_summary or {extra_keys.RERUN_OF, extra_keys.CONTINUES} & set(request.extra)
-    if has_past or not settings.has_static_instructions or not isinstance(request.prompt, str):
+    is_built = options.add or options.add_summary or settings.add_session_state
+    is_built = is_built or not {extra_keys.RERUN_OF, extra_keys.CONTINUES}.isdisjoint(request.extra)
+    if is_built or not settings.has_static_instructions or not isinstance(request.prompt, str):
         return None
-    return opening_messages(_join(await settings.load_instructions(None), None), [], request.prompt)
+    return opening_messages(await settings.load_instructions(None), [], request.prompt)
 
 
 async def _opening_input(
@@ -94,7 +95,7 @@ async def _opening_input(
 ) -> _ModelInput:
     """Load the input of a new run, and write its first messages unless they are stored."""
     past, summary = await history.load(settings, context)
-    instructions = _join(await settings.load_instructions(context), summary)
+    instructions = await _instructions(settings, context, summary)
     if prompt is None:
         context.recorder.continue_after(past)
     if not is_stored:
@@ -117,7 +118,8 @@ async def store_request(settings: OwnerSettings, store: SessionStore, request: R
         "parent_run_id": request.parent.run_id if request.parent else None,
         # Set before the run, so that it is not a change by the run.
         "default_state": {} if settings.overwrite_state else settings.default_state,
-        "extra": request.extra,
+        "metadata": None if request.parent else settings.metadata,
+        "extra": request.extra | ({"metadata": settings.metadata} if settings.metadata else {}),
         "internal": extra_keys.run_internal(request.extra, copy.deepcopy(request.session_state)),
     }
     try:
@@ -138,9 +140,13 @@ def initial_state(settings: OwnerSettings, stored: dict[str, Any] | None, reques
     return merge({}, copy.deepcopy(stored or {}), copy.deepcopy(request.session_state))
 
 
-def _join(instructions: str | None, summary: str | None) -> str | None:
+async def _instructions(settings: AgentSettings, context: RunContext, summary: str | None) -> str | None:
+    """Return the system message of a run: the agent's instructions, the summary, the state."""
+    instructions = await settings.load_instructions(context)
     parts = [instructions] if instructions else []
     parts += [f"Summary of the conversation so far:\n{summary}"] if summary else []
+    if settings.add_session_state:
+        parts.append(f"<session_state>\n{context.session_state}\n</session_state>")
     return "\n\n".join(parts) or None
 
 
@@ -186,7 +192,10 @@ async def resume_run(
         async def work() -> None:
             answer = resume.last_answer(run)
             if answer is not None and not answer.tool_calls and run.messages[-1] is answer:
-                await recorder.finish("COMPLETED", output=answer.content)  # only the end was not stored
+                output = answer.content  # only the end was not stored
+                if settings.output is not None and isinstance(output, str):
+                    output = settings.output.to_json(settings.output.from_text(output))
+                await recorder.finish("COMPLETED", output=output)
             else:
                 await _drive(settings, context, model, load_input)
 
@@ -229,7 +238,7 @@ async def _resume_input(settings: AgentSettings, context: RunContext, run: Run) 
     model_history = await in_thread(lambda: messages.to_pydantic([*past, *own], store))
     instructions = next((m.content for m in own if m.role == "system"), None)
     if instructions is None and prompt is not None:  # the run was created by a handoff of the session
-        instructions = _join(await settings.load_instructions(context), summary)
+        instructions = await _instructions(settings, context, summary)
         if instructions:
             await recorder.append([Message(role="system", content=instructions)])
     return _ModelInput(model_history, instructions, prompt, results)
@@ -268,6 +277,8 @@ async def finish(
     run = recorder.stored_run
     if run is None:
         run = await in_thread(lambda: store.get_run(context.run_id))
+    if isinstance(settings, AgentSettings) and settings.output is not None and run.output is not None:
+        run.output = settings.output.from_json(run.output)
     recorder.emit(Ended(run))
     return run
 
@@ -310,6 +321,11 @@ async def _drive(
         raise RunFailed(
             f"the limit of max_requests={settings.max_requests} model requests is reached.", hint
         ) from error
+    except UnexpectedModelBehavior as error:
+        await recorder.end_invalid_calls(error)
+        hint = "If the model needs more attempts, allow them: Agent(..., retries=10)"
+        reason = error.message.partition(". Consider ")[0]  # without advice that is not for an agent of kern_nb
+        raise RunFailed(f"{type(error).__name__}: {reason}", hint) from error
     output = result.output if result else None
     if isinstance(output, DeferredToolRequests):
         last = result.new_messages()[-1:] if result else []
@@ -318,6 +334,8 @@ async def _drive(
                 await recorder.write_request(message)
         await recorder.pause(resume.build_requirements(output, settings.tools))
     else:
+        if settings.output is not None and output is not None:
+            output = settings.output.to_json(output)
         await recorder.finish("COMPLETED", output=output)
 
 
@@ -338,6 +356,9 @@ async def _loop(
         instructions=model_input.instructions,
         infer_name=False,
         usage_limits=UsageLimits(request_limit=settings.max_requests),
+        output_type=settings.output.output_types(model) if settings.output else None,
+        retries=settings.retries.invalid_calls,
+        capabilities=settings.retries.capabilities(),
     ) as steps:
         async for node in steps:
             if PydanticAgent.is_model_request_node(node):

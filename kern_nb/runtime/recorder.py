@@ -208,6 +208,19 @@ class Recorder:
         self._stored_state = text
         self.emit(CallEnded(tool_call_id, tool_name, message.content, is_error))
 
+    async def end_invalid_calls(self, error: Exception) -> None:
+        """Store the calls of the last answer that did not start as failed: the run ends because one is not valid."""
+        parts = self._last_response.parts if self._last_response else ()
+        calls = [part for part in parts if isinstance(part, pai.ToolCallPart)]
+        reason = error.__cause__ or error
+        for part in calls:
+            call_id = part.tool_call_id
+            if call_id not in self._ended_calls and call_id not in self._call_starts:
+                is_invalid = f"{part.tool_name!r}" in str(error)
+                text = f"{type(reason).__name__}: {reason}" if is_invalid else "Not run: another call was not valid."
+                output = media.ToolOutput(text, text)
+                await self.append([messages.result_message(call_id, part.tool_name, output, is_error=True)])
+
     async def flush(self) -> None:
         """Store a buffered answer: the next step may take long."""
         if self._buffer:

@@ -32,6 +32,18 @@ def require_state(value: Any) -> dict[str, Any]:
     return value or {}
 
 
+def require_metadata(value: Any) -> dict[str, Any]:
+    """Return the metadata of sessions and runs; {} for None.
+
+    Raises:
+        BadUsage: the value is not a dict with str keys.
+    """
+    if not isinstance(value, dict | None) or not all(isinstance(key, str) for key in value or ()):
+        message = f"metadata must be a dict with str keys, got {value!r}."
+        raise BadUsage(message, "For example: metadata={'env': 'test'}.")
+    return value or {}
+
+
 def require_text(parameter: str, value: Any) -> None:
     """Raise BadUsage for a value that is neither None nor a non-empty str."""
     if value is not None and (not isinstance(value, str) or not value):
@@ -68,6 +80,7 @@ class SessionAccess(ABC):
         self.overwrite_db_session_state: bool = arguments["overwrite_db_session_state"]
         self.timeout_s: float | None = arguments["timeout_s"]
         self._default_state = require_state(arguments["session_state"])
+        self._metadata = require_metadata(arguments.get("metadata"))
         self._memory_store: SessionStore | None = None
         self._lock = threading.Lock()
 

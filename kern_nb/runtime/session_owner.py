@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 _SETTABLE = (
     "model", "instructions", "role", "name", "user_id", "timeout_s", "max_requests", "cache_session",
-    "overwrite_db_session_state",
+    "overwrite_db_session_state", "output_schema",
 )  # fmt: skip
 """Parameters that are attributes of the same name: `variant` uses the current value."""
 
@@ -345,6 +345,7 @@ class SessionOwner(SessionMethods):
             owner=self,
             owner_fields=owner_fields(self),
             default_state=self._default_state,
+            metadata=self._metadata,
             overwrite_state=self.overwrite_db_session_state,
             timeout_s=self.timeout_s,
         )

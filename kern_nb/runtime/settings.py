@@ -11,7 +11,9 @@ from pydantic_ai import Agent as PydanticAgent
 from kern_nb.records import Run
 from kern_nb.runtime.context import RunContext
 from kern_nb.runtime.history import HistoryOptions
+from kern_nb.runtime.model_retries import RetryOptions
 from kern_nb.runtime.recorder import Storage
+from kern_nb.runtime.structured_output import OutputSchema
 from kern_nb.runtime.summaries import SessionSummaryManager
 from kern_nb.runtime.tools import Tool
 
@@ -24,6 +26,7 @@ class OwnerSettings:
         owner: The agent, team or workflow: `RunContext.agent`.
         owner_fields: Its kind, id and configuration, as parameters of `SessionStore.start_run`.
         default_state: The state of a new session, and of keys that a stored one lacks.
+        metadata: Keys of the session's metadata, where it lacks them, and of the run's.
         overwrite_state: Whether the caller's state replaces the stored one.
         timeout_s: The maximum duration of a run in seconds.
     """
@@ -31,6 +34,7 @@ class OwnerSettings:
     owner: Any
     owner_fields: dict[str, Any]
     default_state: dict[str, Any]
+    metadata: dict[str, Any]
     overwrite_state: bool
     timeout_s: float | None
 
@@ -43,6 +47,9 @@ class AgentSettings(OwnerSettings):
         model: A name, a model object, or None for the default.
         has_toolsets: Whether some tools are known only in a run, like those of an MCP server.
         has_static_instructions: Whether the instructions are known before the run starts.
+        retries: How often the model may repeat an invalid call or answer, and a failed request is sent again.
+        output: The schema of the answers; None for text.
+        add_session_state: Whether the system message ends with the session state.
         load_instructions: Returns the instructions; None as its argument stands for a run that has not started.
         load_member_results: Returns the results that members' runs have for pending calls; None if a member is paused.
     """
@@ -56,6 +63,9 @@ class AgentSettings(OwnerSettings):
     history: HistoryOptions
     summaries: SessionSummaryManager
     has_static_instructions: bool
+    retries: RetryOptions
+    output: OutputSchema | None
+    add_session_state: bool
     load_instructions: Callable[[RunContext | None], Awaitable[str | None]]
     load_member_results: Callable[[Run, RunContext], Awaitable[dict[str, Any] | None]]
 

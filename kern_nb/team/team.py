@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from kern_nb.agent.agent import Agent
 from kern_nb.errors import BadUsage, RunFailed, did_you_mean
 from kern_nb.extra_keys import TOOL_CALL_ID
+from kern_nb.runtime.unsupported import refuse_unsupported
 
 if TYPE_CHECKING:
     from kern_nb.records import Run, SessionType
@@ -49,6 +50,7 @@ class Team(Agent):
 
     session_type: ClassVar[SessionType] = "team"
 
+    @refuse_unsupported
     def __init__(self, members: Sequence[Agent] = (), model: Any = None, **options: Any) -> None:
         super().__init__(model, **options)
         self._arguments["members"] = list(members)

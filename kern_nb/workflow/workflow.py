@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from kern_nb.errors import BadUsage
 from kern_nb.runtime.session_owner import SessionOwner
+from kern_nb.runtime.unsupported import refuse_unsupported
 from kern_nb.runtime.workflow_nodes import build_steps, node_title
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ class Workflow(SessionOwner):
     session_type: ClassVar[SessionType] = "workflow"
     _engine_module: ClassVar[str] = "kern_nb.runtime.workflow_engine"
 
+    @refuse_unsupported
     def __init__(
         self,
         steps: Sequence[Any] = (),

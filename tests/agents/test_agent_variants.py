@@ -24,6 +24,18 @@ def every_parameter(db):
         "session_id": "chat",
         "user_id": "ann",
         "session_state": {"n": 1},
+        "metadata": {"env": "test"},
+        "description": "You are a clerk.",
+        "markdown": True,
+        "output_schema": list[int],
+        "max_tool_calls_from_history": 2,
+        "add_session_state_to_context": True,
+        "enable_agentic_state": True,
+        "read_tool_call_history": True,
+        "num_past_session_runs_in_search": 1,
+        "retries": 2,
+        "delay_between_retries": 0.5,
+        "exponential_backoff": True,
         "instructions": "Be brief.",
         "tools": [add],
         "role": "sells",
@@ -51,14 +63,14 @@ def every_parameter(db):
 
 def settings(agent):
     """What an agent keeps of its parameters."""
-    own = {"_lock", "_loop", "_cached", "_memory", "_given"}
+    own = {"_lock", "_loop", "_output", "_cached", "_memory", "_given"}
     return {name: value for name, value in vars(agent).items() if name not in own}
 
 
 def test_variant_copies_parameters(db):
     """Every one that the constructor knows; the given ones aside."""
     given = every_parameter(db)
-    assert list(given) == list(inspect.signature(Agent).parameters)
+    assert set(given) == set(inspect.signature(Agent).parameters)
     agent = Agent(**given)
 
     assert settings(agent.variant()) == settings(agent)

@@ -6,7 +6,7 @@ import pytest
 from pydantic_ai.models.function import FunctionModel
 from recording_models import RecordingModel
 
-from kern_nb import Agent
+from kern_nb import Agent, Team, Workflow
 from kern_nb.agent import SessionSummaryManager, tool
 from kern_nb.db import SqliteDb
 from kern_nb.errors import BadUsage, KernError, RunFailed
@@ -185,3 +185,23 @@ def test_max_requests_allows_long_runs(db):
     run = Agent(model, db=db, tools=[nothing], max_requests=None).run("x")
 
     assert (run.output, len(run.tool_calls)) == ("answer 60", 60)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda **options: Agent(RecordingModel(), **options),
+        lambda **options: Team([Agent(RecordingModel())], RecordingModel(), **options),
+        lambda **options: Workflow([Agent(RecordingModel())], **options),
+    ],
+    ids=["agent", "team", "workflow"],
+)
+def test_parameter_out_of_scope_is_refused_with_its_reason(make):
+    """Unless it is switched off, as Agno's default is."""
+    with pytest.raises(BadUsage, match=r"\(knowledge=\.\.\.\) is refused: knowledge bases") as refused:
+        make(knowledge=object())
+
+    assert "attach_agent" in (refused.value.hint or "")
+    make(knowledge=None, enable_agentic_memory=False)
+    with pytest.raises(TypeError, match="unknown_option"):
+        make(unknown_option=1)

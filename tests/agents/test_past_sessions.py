@@ -8,7 +8,7 @@ import pytest
 from recording_models import RecordingModel, calls_once, results
 
 from kern_nb import Agent
-from kern_nb.models.scripted import call
+from kern_nb.models.scripted import ScriptedModel, call
 from kern_nb.records import Message, Run, ToolCall
 
 SECRET = "the password is swordfish"
@@ -72,8 +72,8 @@ def test_search_needs_all_words_in_any_order(db):
     assert {session for session, *_ in search(db, "alice", "noted", session_id="3")} == {"one", "two"}
 
 
-@pytest.mark.parametrize("query", ["", "   ", "%", "_", "*"])
-def test_empty_query_has_no_matches(db, query):
+@pytest.mark.parametrize("query", ["%", "_", "*"])
+def test_signs_of_patterns_have_no_matches(db, query):
     """Signs of LIKE and of globs are letters like others."""
     tell(db, "alice", "one")
 
@@ -132,3 +132,22 @@ def test_both_history_tools_together(db):
 
     assert run.output == "done"
     assert [] in [json.loads(result) for result in results(model)]
+
+
+def test_past_sessions_are_listed_and_read(db):
+    """Without a query: previews of the first runs; a whole session by its id. Only the user's own."""
+    for user, session_id, text in (("alice", "one", "Hello"), ("alice", "one", "Again"), ("bob", "two", "Secret")):
+        Agent(ScriptedModel(["noted"]), db=db, session_id=session_id, user_id=user).run(text)
+    calls = [call("search_past_sessions"), call("read_past_session", session_id="one"), "done"]
+    calls[1:1] = [call("read_past_session", session_id="two"), call("read_past_session", session_id="one", num_runs=1)]
+    model = RecordingModel(calls)
+    options = {"search_past_sessions": True, "num_past_session_runs_in_search": 1}
+    Agent(model, db=db, session_id="now", user_id="alice", **options).run("What did I say?")
+
+    listed, other, first, whole = results(model)
+    assert [(s["session_id"], s["runs"]) for s in json.loads(listed)] == [
+        ("one", [{"user": "Hello", "assistant": "noted"}])
+    ]
+    assert "Secret" not in listed + other
+    assert [line["content"] for line in json.loads(first)] == ["Hello", "noted"]
+    assert [line["content"] for line in json.loads(whole)] == ["Hello", "noted", "Again", "noted"]
