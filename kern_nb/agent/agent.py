@@ -15,6 +15,7 @@ from kern_nb import models
 from kern_nb.errors import BadUsage
 from kern_nb.runtime.session_access import require_text
 from kern_nb.runtime.session_owner import SessionOwner
+from kern_nb.runtime.toolkits import Toolkit
 from kern_nb.runtime.unsupported import refuse_unsupported
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ def _require_tools(tools: Sequence[Any]) -> list[Any]:
     if not isinstance(tools, Sequence) or isinstance(tools, str):
         raise BadUsage(f"tools must be a list of functions, got {tools!r}.", "For example: tools=[search, refund].")
     names: set[str] = set()
+    tools = [item for part in tools for item in (part if isinstance(part, Toolkit) else [part])]
     for item in tools:
         if not callable(item) and not hasattr(item, "get_tools"):
             hint = "Pass a function, tool(function, ...) or a pydantic-ai toolset."
@@ -57,7 +59,7 @@ def _require_tools(tools: Sequence[Any]) -> list[Any]:
             if name in names:
                 raise BadUsage(f"Two tools are named {name!r}.", "Rename one: tool(fn, name=...).")
             names.add(name)
-    return list(tools)
+    return tools
 
 
 def _call_instructions(function: Callable[..., Any], context: RunContext) -> Any:

@@ -81,9 +81,11 @@ class RunMethods:
         return [tool for tool in self.tools if tool.external_execution_required]
 
     def get_content_as_string(self, **options: Any) -> str:
-        """Return the output as text: a text as it is, anything else as JSON with the options of `json.dumps`."""
+        """Return the output as text: a text as it is, anything else as JSON, with options of `json.dumps`."""
         if isinstance(self.output, str):
             return self.output
+        if hasattr(self.output, "model_dump_json"):  # of an agent with an output schema
+            return str(self.output.model_dump_json(exclude_none=True, **options))
         return json.dumps(self.output, **{"ensure_ascii": False} | options)
 
     def to_dict(self) -> dict[str, Any]:

@@ -1,0 +1,7 @@
+"""One step of a workflow, where users of Agno look for it."""
+
+from __future__ import annotations
+
+from kern_nb.runtime.workflow_nodes import Step, StepInput
+
+__all__ = ["Step", "StepInput"]
