@@ -65,6 +65,7 @@ class SessionAccess(ABC):
         for parameter in ("session_id", "user_id", "name", "id"):
             require_text(parameter, arguments[parameter])
         db, manager = arguments["db"], arguments["session_summary_manager"]
+        db = getattr(db, "store", db)  # of an asynchronous store
         if db is not None and not isinstance(db, (str, Path)) and not hasattr(db, "start_run"):
             raise BadUsage(f"db must be a store, a path or a URL, got {db!r}.", "For example: db='sessions.duckdb'.")
         if manager is not None and not hasattr(manager, "ensure_covers"):
@@ -100,7 +101,7 @@ class SessionAccess(ABC):
 
     @db.setter
     def db(self, store: SessionStore | str | Path | None) -> None:
-        self._db = store
+        self._db = getattr(store, "store", store)
 
     @property
     def store(self) -> SessionStore:

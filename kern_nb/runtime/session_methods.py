@@ -30,7 +30,7 @@ class SessionMethods(SessionAccess):
             user_id: The owner of the session.
         """
         try:
-            return self._find_run(run_id, session_id, self._user(user_id))
+            return self._lookup_run(run_id, session_id, self._user(user_id))
         except (RunNotFound, SessionNotFound):
             return None
 

@@ -70,9 +70,9 @@ def test_models_build_or_name_the_installation():
     """With the package and a key, a model of pydantic-ai; otherwise an error with the next step."""
     for module, name in MODELS.items():
         model = getattr(importlib.import_module(f"kern_nb.models.{module}"), name)(
-            id="some-model", temperature=0.5, **({} if module == "ollama" else {"api_key": "secret"})
+            id="some/model", temperature=0.5, **({} if module == "ollama" else {"api_key": "secret"})
         )
-        assert repr(model) == f"{name}(id='some-model')"
+        assert repr(model) == f"{name}(id='some/model')"
         agent = Agent(model, db=InMemoryDb())
         try:
             built = model.build()
@@ -81,7 +81,7 @@ def test_models_build_or_name_the_installation():
                 agent.run("Hello")
             assert f"[{model.provider}]" in refused.value.hint
         else:
-            assert (built.model_name, built.settings["temperature"]) == ("some-model", 0.5)
+            assert (built.model_name, built.settings["temperature"]) == ("some/model", 0.5)
 
 
 def test_files_are_inputs(tmp_path):

@@ -99,10 +99,8 @@ def test_session_is_forked_saved_and_named():
         session = owner.get_session()
         session.metadata = {"task": 1}
         assert owner.save_session(session).metadata == {"task": 1}
-        with pytest.raises(OwnerMismatch):
-            owner.save_session(
-                session.model_copy(update={"user_id": "bob"})
-            ) if session.user_id else owner.fork_session(owner.id, user_id="bob")
+        with pytest.raises(SessionNotFound):
+            owner.fork_session(owner.id, user_id="bob")
         assert owner.set_session_name(session_name="Greeting", session_id=owner.id) == "Greeting"
         with pytest.raises(BadUsage, match="not both"):
             owner.set_session_name("chat", autogenerate=True)
@@ -114,7 +112,9 @@ def test_session_is_forked_saved_and_named():
 def test_title_is_generated_without_being_stored():
     """By the owner's model."""
     agent = Agent(ScriptedModel(lambda _: "A title"), db=InMemoryDb(), session_id="chat")
-    agent.run("Hello")
+    agent.run("Hello", user_id="alice")
+    with pytest.raises(OwnerMismatch):
+        agent.save_session(agent.get_session().model_copy(update={"user_id": "bob"}))
     assert agent.generate_session_name(session=agent.get_session()) == "A title"
     assert agent.get_session_name() is None
     assert agent.set_session_name(autogenerate=True) == agent.get_session_name() == "A title"
