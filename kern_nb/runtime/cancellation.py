@@ -77,6 +77,12 @@ def check() -> None:
         cancellation.check()
 
 
+def is_requested() -> bool:
+    """Whether somebody asks to cancel the current run, or that of its leader."""
+    cancellation = _current.get()
+    return cancellation is not None and cancellation.is_requested
+
+
 def end_paused(store: SessionStore, run_id: str) -> None:
     """Cancel a run that has paused, if that was requested while it was running."""
     if cancellations.is_requested(store, run_id):

@@ -177,14 +177,53 @@ def create_branch(store: SessionStore, run: Run, continuation: Continuation, use
     return branch.session_id
 
 
-async def continue_in_branch(
+async def continue_run(
+    owner: SessionOwner,
+    reference: str | int | Run,
+    continuation: Continuation,
+    session_id: str | None,
+    user_id: str | None,
+    emit: Emit,
+    **options: Any,
+) -> Run:
+    """Store the answers, then resume the run or continue it in a branch.
+
+    Args:
+        owner: The agent, team or workflow.
+        reference: The run.
+        continuation: The arguments of `continue_run`.
+        session_id: Its session.
+        user_id: The owner of the session; the default user where None.
+        emit: Receives the events.
+        **options: Passed on to the resumed run.
+    """
+    if not continuation.is_plain:
+        store, user = owner.store, owner._user(user_id)  # noqa: SLF001 - of this package, as below
+        run = await in_thread(lambda: owner._find_run(reference, session_id, user))  # noqa: SLF001
+        if run.parent_run_id is not None and not continuation.is_branch(run):  # a member's requirement
+            run = await in_thread(lambda: top_level_run(store, run))
+        owner._require_kind(run)  # noqa: SLF001
+        await in_thread(lambda: store_answers(store, run, continuation, user))
+        if continuation.is_branch(run):
+            try:
+                return await _continue_in_branch(owner, store, run, continuation, user, emit)
+            finally:
+                owner._forget(store)  # noqa: SLF001
+        if continuation.input is not None:
+            message = f"Run {run.run_id} is {run.status}, and takes no further input."
+            raise BadUsage(message, "Resolve its requirements, or continue it in a branch: fork=True")
+        reference = run.run_id
+    return await owner._resume_run(reference, session_id, emit, user_id=user_id, **options)  # noqa: SLF001
+
+
+async def _continue_in_branch(
     owner: SessionOwner, store: SessionStore, run: Run, continuation: Continuation, user_id: str | None, emit: Emit
 ) -> Run:
     """Make a new run in a branch. A branch without a run, as nothing could be started, is removed."""
     session_id = await in_thread(lambda: create_branch(store, run, continuation, user_id))
     origin = {"session_id": run.session_id, "run_id": run.run_id, "run_index": run.run_index}
     try:
-        work = owner._prepare_run(continuation.input, session_id, user_id, {CONTINUES: origin})  # noqa: SLF001 - of this package
+        work = owner._prepare_run(continuation.input, session_id, user_id, {CONTINUES: origin})  # noqa: SLF001 - as above
         return await work(emit)
     except BaseException:
         await in_thread(lambda: _remove_empty(store, session_id))

@@ -268,7 +268,7 @@ async def finish(
             expired = isinstance(error, TimeoutError) and limit.expired()
             reason = f"no answer within {settings.timeout_s:g} s" if expired else str(error) or "no reason given"
             try:
-                await _fail(context, error, None if request.is_requested else before, reason)
+                await _fail(context, error, None if cancellation.is_requested() else before, reason)
             finally:
                 is_request_alone = request.end()
             if not (isinstance(error, asyncio.CancelledError) and is_request_alone):

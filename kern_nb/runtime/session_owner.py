@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from kern_nb.record_methods.requirements import ToolExecution
     from kern_nb.records import Requirement, Run
     from kern_nb.runtime.context import RunContext
-    from kern_nb.runtime.continuation import Continuation, ContinueFrom
+    from kern_nb.runtime.continuation import ContinueFrom
     from kern_nb.runtime.events import Emit
     from kern_nb.runtime.settings import OwnerSettings
 
@@ -213,45 +213,14 @@ class SessionOwner(SessionMethods):
         **options: Any,
     ) -> RunFunction:
         """Check the arguments of `continue_run`, and return what continues the run."""
-        from kern_nb.runtime.continuation import Continuation, find_run_id
+        from kern_nb.runtime.continuation import Continuation, continue_run, find_run_id
 
         requirements = list(arguments.pop("requirements", None) or ())
         reference = find_run_id(run_id, run_response, requirements)
         requirements += getattr(reference, "requirements", ())
         tools = arguments.pop("tools", None) or ()
         continuation = Continuation(requirements=requirements, tools=tools, **arguments)
-        return lambda emit: self._continue_run(reference, continuation, session_id, user_id, emit, **options)
-
-    async def _continue_run(
-        self,
-        reference: str | int | Run,
-        continuation: Continuation,
-        session_id: str | None,
-        user_id: str | None,
-        emit: Emit,
-        **options: Any,
-    ) -> Run:
-        """Store the answers, then resume the run or continue it in a branch; see `acontinue_run`."""
-        from kern_nb.runtime.continuation import continue_in_branch, store_answers, top_level_run
-        from kern_nb.runtime.event_loop import in_thread
-
-        store, owner = self.store, self._user(user_id)
-        if not continuation.is_plain:
-            run = await in_thread(lambda: self._find_run(reference, session_id, owner))
-            if run.parent_run_id is not None and not continuation.is_branch(run):  # a member's requirement
-                run = await in_thread(lambda: top_level_run(store, run))
-            self._require_kind(run)
-            await in_thread(lambda: store_answers(store, run, continuation, owner))
-            if continuation.is_branch(run):
-                try:
-                    return await continue_in_branch(self, store, run, continuation, owner, emit)
-                finally:
-                    self._forget(store)
-            if continuation.input is not None:
-                message = f"Run {run.run_id} is {run.status}, and takes no further input."
-                raise BadUsage(message, "Resolve its requirements, or continue it in a branch: fork=True")
-            reference = run.run_id
-        return await self._resume_run(reference, session_id, emit, user_id=user_id, **options)
+        return lambda emit: continue_run(self, reference, continuation, session_id, user_id, emit, **options)
 
     def _require_kind(self, run: Run) -> None:
         """Raise BadUsage for a run of another kind of owner."""

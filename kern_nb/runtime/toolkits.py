@@ -62,7 +62,10 @@ class Toolkit:
             name = _name(item)
             if name in self._excluded or (self._included is not None and name not in self._included):
                 continue
-            options = {"requires_confirmation": name in self._confirmed, "external_execution": name in self._external}
+            options: dict[str, Any] = {
+                "requires_confirmation": name in self._confirmed,
+                "external_execution": name in self._external,
+            }
             if not any(options.values()):
                 yield item
             elif isinstance(item, Tool):
