@@ -153,6 +153,10 @@ class AlreadyClaimed(KernError, RuntimeError):
     """Another process resumes the run, or another person claimed the requirement."""
 
 
+class SessionHandedOff(KernError, RuntimeError):
+    """A run of an agent in a session that is handed off to a person."""
+
+
 class StillWaiting(KernError, RuntimeError):
     """The paused run has pending requirements."""
 

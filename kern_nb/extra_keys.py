@@ -13,6 +13,8 @@ from typing import Any
 BY_TOOL = "by_tool"  # a tool returned it, beside its result
 RETRY = "retry"  # the framework asks the model to retry
 
+PERSON = "person"  # who wrote it while the session was handed off to them
+
 # In an answer:
 PARTS = "parts"  # its parts as pydantic-ai dumps them, which the provider requires in the history
 RESPONSE_ID = "response_id"  # the provider's id of it
@@ -54,6 +56,7 @@ INPUT_FIELDS = "fields"  # the arguments that a person enters
 REQUIRED_FIELDS = "required"  # the arguments without which its tool cannot run
 METADATA = "metadata"  # what its tool stated when it paused the run
 SENDER = "from"  # in a handoff: who handed the session off
+OF_SESSION = "of_session"  # it was pending when its session was handed off to its assignee
 
 RUN_KEYS = (STATE_ARGUMENT, RERUN_OF, CONTINUES, STEP_PATH, TOOL_CALL_ID)
 

@@ -1,4 +1,4 @@
-"""Requirements: find, list, resolve, claim and hand off. Each function works in one transaction.
+"""Requirements: find, list, resolve and claim; `handoffs` assigns them. Each function works in one transaction.
 
 A requirement is resolved by a compare-and-set on its row: of several concurrent answers one finds it unresolved, and
 the others get an error that names the first.
@@ -59,9 +59,9 @@ def find_requirement(
     row = _find_by_id(connection, store, query, reference)
     if row is not None:
         return row
-    target = _find_target(connection, store, reference, user_id) if reference else None
-    matches: list[RowMapping] = [] if target is None else list(_unresolved(connection, store, target))
-    if reference and not (target is not None and _is_exact(target, reference)):
+    target = find_target(connection, store, reference, user_id) if reference else None
+    matches: list[RowMapping] = [] if target is None else list(unresolved(connection, store, target))
+    if reference and not (target is not None and is_exact(target, reference)):
         by_prefix = query.where(starts_with(q.c.requirement_id, reference)).limit(MAX_NAMES + 1)
         keys = {(row["run_id"], row["requirement_id"]) for row in matches}
         prefixed = connection.execute(by_prefix).mappings()
@@ -112,7 +112,7 @@ def find_by_call(
     return mapping.requirement_from_row(next((r for r in rows if r["status"] in UNRESOLVED_STATUSES), rows[-1]))
 
 
-def _find_target(connection: Connection, store: Database, reference: str, user_id: str | None) -> Reference | None:
+def find_target(connection: Connection, store: Database, reference: str, user_id: str | None) -> Reference | None:
     """The session or run of a reference; None if it does not exist."""
     try:
         return resolve_reference(connection, store.tables, reference, user_id)
@@ -120,12 +120,12 @@ def _find_target(connection: Connection, store: Database, reference: str, user_i
         return None
 
 
-def _is_exact(target: Reference, reference: str) -> bool:
+def is_exact(target: Reference, reference: str) -> bool:
     """Whether a reference has the full session id: that takes precedence over a prefix of a requirement's id."""
     return reference == target.session_id or reference.startswith(f"{target.session_id}/")
 
 
-def _unresolved(connection: Connection, store: Database, target: Reference) -> Sequence[RowMapping]:
+def unresolved(connection: Connection, store: Database, target: Reference) -> Sequence[RowMapping]:
     """The unresolved requirements of a session, or of a run and its members' runs."""
     q, r = store.tables.requirements, store.tables.runs
     query = sa.select(q).where(q.c.session_id == target.session_id, q.c.status.in_(UNRESOLVED_STATUSES))
@@ -183,14 +183,14 @@ def resolve(
     row = find_requirement(connection, store, reference, user_id)
     if has_expired(row):
         return run_claims.expire(connection, store, row)
-    _require_unresolved(connection, store, row)
+    require_unresolved(connection, store, row)
     values: dict[str, Any] = {"status": "resolved", "resolved_by": by} | ({} if note is None else {"note": note})
     values["approved"], values["answer"] = _validate_answer(row, **answer)
     values["resolved_at"] = current_micros()
-    return _compare_and_set(connection, store, row, values, by)
+    return compare_and_set(connection, store, row, values, by)
 
 
-def _require_unresolved(connection: Connection, store: Database, row: RowMapping) -> None:
+def require_unresolved(connection: Connection, store: Database, row: RowMapping) -> None:
     """Check that a requirement is neither resolved nor expired, and that its run is paused."""
     if has_expired(row):
         raise resolved_error(mapping.requirement_from_row({**row, "status": "expired"}))
@@ -251,7 +251,7 @@ def _require_fields(row: RowMapping, answer: Any) -> None:
         raise BadUsage(f"{row['tool_name']} needs {', '.join(without_value)}.", f"Resolve with value={{{fields}}}.")
 
 
-def _compare_and_set(
+def compare_and_set(
     connection: Connection, store: Database, row: RowMapping, values: dict[str, Any], by: str | None
 ) -> Requirement:
     """Update a requirement, unless by now it is resolved, claimed by anybody but ``by``, or deleted."""
@@ -288,45 +288,5 @@ def claim(
 ) -> Requirement:
     """See `SessionStore.claim`."""
     row = find_requirement(connection, store, reference, user_id)
-    _require_unresolved(connection, store, row)
-    return _compare_and_set(connection, store, row, {"status": "claimed", "claimed_by": by}, by)
-
-
-def hand_off(
-    connection: Connection,
-    store: Database,
-    reference: str | RequirementKey,
-    *,
-    to: str,
-    note: str | None,
-    by: str | None,
-    user_id: str | None = None,
-) -> Requirement:
-    """See `SessionStore.handoff`."""
-    if not isinstance(reference, str):
-        return _reassign(connection, store, find_requirement(connection, store, reference, user_id), to, note, by)
-    q = store.tables.requirements
-    by_id = sa.select(q.c.run_id).where(q.c.requirement_id == reference)
-    is_id = connection.execute(by_id).first() is not None
-    target = _find_target(connection, store, reference, user_id) if reference and not is_id else None
-    if target is not None and _is_exact(target, reference):
-        pending = _unresolved(connection, store, target)
-        reassigned = [_reassign(connection, store, row, to, note, by) for row in pending]
-        if reassigned:
-            return reassigned[0]
-        return run_claims.hand_off_session(connection, store, target.session_id, to, note, by)
-    try:
-        return _reassign(connection, store, find_requirement(connection, store, reference, user_id), to, note, by)
-    except RequirementNotFound:
-        if target is None:
-            message = f"No session, run or requirement matches {reference!r}."
-            raise RequirementNotFound(message, "See %kern inbox and %kern sessions.") from None
-        return run_claims.hand_off_session(connection, store, target.session_id, to, note, by)
-
-
-def _reassign(
-    connection: Connection, store: Database, row: RowMapping, to: str, note: str | None, by: str | None
-) -> Requirement:
-    _require_unresolved(connection, store, row)
-    values = {"status": "pending", "claimed_by": None, "assignee": to} | ({} if note is None else {"note": note})
-    return _compare_and_set(connection, store, row, values, by)
+    require_unresolved(connection, store, row)
+    return compare_and_set(connection, store, row, {"status": "claimed", "claimed_by": by}, by)

@@ -18,11 +18,11 @@ from kern_nb.db import heartbeats, integrity, mapping, reads, sql_expressions
 from kern_nb.db.column_types import StoredRow
 from kern_nb.db.open_runs import lock_session_of_run, next_revision, require_open_run, update_session
 from kern_nb.db.process_identity import current_process
-from kern_nb.db.run_writes import finish_run, insert_requirements, insert_run, upsert_session
+from kern_nb.db.run_writes import finish_run, insert_requirements, require_not_handed_off
 from kern_nb.db.schema import Tables
 from kern_nb.errors import AlreadyClaimed, BadUsage, RunClosed, RunNotFound, StillWaiting
-from kern_nb.extra_keys import CANCEL_REQUESTED, SENDER, STATE_AFTER
-from kern_nb.records import UNRESOLVED_STATUSES, Message, Requirement, Run
+from kern_nb.extra_keys import CANCEL_REQUESTED, STATE_AFTER
+from kern_nb.records import UNRESOLVED_STATUSES, Requirement, Run
 
 if TYPE_CHECKING:
     from kern_nb.db.database import Database
@@ -79,25 +79,6 @@ def join_names(rows: Iterable[RowMapping]) -> str:
     return ", ".join(f"{row['requirement_id']} ({row['tool_name'] or row['kind']})" for row in islice(rows, MAX_NAMES))
 
 
-def hand_off_session(
-    connection: Connection, store: Database, session_id: str, to: str, note: str | None, by: str | None
-) -> Requirement:
-    """Add a run to a session that is paused for a person's answer."""
-    session = upsert_session(connection, store, session_id, {}, time.time())
-    row = reads.require_session(connection, store.tables, session_id)
-    mapping.require_valid("sessions", row)
-    owner: dict[str, Any] = {n: row[n] for n in ("agent_id", "team_id", "workflow_id", "user_id")}
-    owner["run_type"] = row["session_type"]
-    text = note or f"Handed off to {to}."
-    now = mapping.from_micros(current_micros())
-    state = (session["session_data"] or {}).get("session_state")
-    run = Run(**owner, status="PAUSED", input=text, created_at=now, session_state=state)
-    run.messages = [Message(role="user", content=text, created_at=now)]
-    extra = {SENDER: by} if by else {}
-    run.requirements = [Requirement(kind="handoff", assignee=to, prompt=text, created_at=now, extra=extra)]
-    return insert_run(connection, store, session_id, run, session["fork_run_index"]).requirements[0]
-
-
 def claim_run(
     connection: Connection, store: Database, run_id: str, user_id: str | None = None, *, partly: bool = False
 ) -> Run:
@@ -118,6 +99,8 @@ def claim_run(
         raise RunClosed(f"Run {run_id} has ended: {row['status']}.", "Start a new run in its session.")
     if not partly:
         _require_resolved(connection, store, row)
+        if row["parent_run_id"] is None:
+            require_not_handed_off(connection, store, row["session_id"])
     pin_branches(connection, store, row)
     unchanged = (r.c.run_id == run_id) & (r.c.status == row["status"])
     unchanged &= r.c.process.is_not_distinct_from(row["process"])

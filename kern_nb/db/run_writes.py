@@ -7,7 +7,7 @@ inserts its messages and tool calls. It reads no earlier run, so it costs the sa
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -31,8 +31,8 @@ from kern_nb.db.open_runs import (
     update_session,
 )
 from kern_nb.db.process_identity import current_process
-from kern_nb.errors import OwnerMismatch, RequirementExists, RunExists
-from kern_nb.extra_keys import STATE_BEFORE
+from kern_nb.errors import OwnerMismatch, RequirementExists, RunExists, SessionHandedOff
+from kern_nb.extra_keys import OF_SESSION, STATE_BEFORE
 from kern_nb.records import OPEN_STATUSES, UNRESOLVED_STATUSES, Message, Requirement, Run, RunStatus, Usage
 
 if TYPE_CHECKING:
@@ -151,6 +151,8 @@ def start_run(
     owner: dict[str, Any] = {"session_type": run.run_type} | {n: getattr(run, n) for n in OWNER_FIELDS[1:]}
     owner |= {f"{run.run_type}_data": owner_data, "metadata": metadata or None}
     session = upsert_session(connection, store, session_id, owner, now)
+    if run.parent_run_id is None:
+        require_not_handed_off(connection, store, session_id)
     if metadata:
         _add_metadata(connection, store, session_id, metadata)
     data = session["session_data"]
@@ -163,6 +165,24 @@ def start_run(
     started.messages = [m if m.created_at else m.model_copy(update={"created_at": created_at}) for m in run.messages]
     floor = session["fork_run_index"]
     return insert_run(connection, store, session_id, started, floor, state=state, process=current_process())
+
+
+def require_not_handed_off(connection: Connection, store: Database, session_id: str) -> None:
+    """Raise SessionHandedOff for a session, whose row is locked, that waits for a person."""
+    q = store.tables.requirements
+    of_session = sa.select(q).where(q.c.session_id == session_id, q.c.status.in_(UNRESOLVED_STATUSES))
+    now = int(time.time() * 1_000_000)
+    for row in connection.execute(of_session).mappings():
+        if is_session_handoff(row) and (row["expires_at"] is None or row["expires_at"] > now):
+            person = row["claimed_by"] or row["assignee"] or "a person"
+            message = f"Session {session_id!r} is handed off to {person}; no agent runs in it until it is handed back."
+            hint = f'Hand it back: %kern answer {row["requirement_id"]} "..."; or run in a branch of the session.'
+            raise SessionHandedOff(message, hint)
+
+
+def is_session_handoff(row: Mapping[Any, Any]) -> bool:
+    """Whether the session of an unresolved requirement is handed off to its assignee."""
+    return row["kind"] == "handoff" or OF_SESSION in (row["extra"] or {})
 
 
 def _add_metadata(connection: Connection, store: Database, session_id: str, metadata: dict[str, Any]) -> None:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kern_nb.db import cancel_signals, cancellations, requirements, run_claims
+from kern_nb.db import cancel_signals, cancellations, handoffs, requirements, run_claims
 from kern_nb.db.database import Database
-from kern_nb.records import UNRESOLVED_STATUSES, Requirement, Run, Usage
+from kern_nb.records import UNRESOLVED_STATUSES, Message, Requirement, Run, Usage
 
 
 class RequirementMethods(Database):
-    """Pause, resolve, hand off, claim and release. The work is in `requirements` and `run_claims`."""
+    """Pause, resolve, hand off, claim and release. The work is in `requirements`, `handoffs` and `run_claims`."""
 
     def pause_run(
         self,
@@ -177,7 +177,37 @@ class RequirementMethods(Database):
         """
         options: dict[str, Any] = {"to": to, "note": note, "by": by, "user_id": user_id}
         name = requirements.key_of(reference)
-        return self.write(lambda connection: requirements.hand_off(connection, self, name, **options))
+        return self.write(lambda connection: handoffs.hand_off(connection, self, name, **options))
+
+    def reply(
+        self,
+        reference: str | Requirement,
+        content: str | None = None,
+        *,
+        files: Mapping[str, str | bytes] | None = None,
+        by: str | None = None,
+        user_id: str | None = None,
+    ) -> list[Message]:
+        """Write into a session that is handed off; it stays so until `resolve` hands it back. Returns the messages.
+
+        The agent reads the messages when it continues, and finds the files in the session's workspace.
+
+        Args:
+            reference: The session, its run, or the requirement.
+            content: A message of the person.
+            files: Files to add to the session's workspace or to overwrite, by relative path.
+            by: The person; the assignee where None.
+            user_id: The user of its session: another user's is not found.
+
+        Raises:
+            RequirementNotFound: Nothing is pending there.
+            AlreadyResolved: The session was handed back.
+            AlreadyClaimed: Another person claimed the requirement.
+            BadUsage: The session is not handed off, or a path leads out of the workspace; nothing was written.
+        """
+        key = requirements.key_of(reference)
+        options: dict[str, Any] = {"files": files or {}, "by": by, "user_id": user_id}
+        return self.write(lambda connection: handoffs.reply(connection, self, key, content, **options))
 
     def claim_run(self, run_id: str, *, user_id: str | None = None) -> Run:
         """Claim a paused or interrupted run, to resume it in this process. One of several concurrent claims succeeds.

@@ -141,10 +141,18 @@ def to_pydantic(messages: Iterable[Message], store: SessionStore) -> list[pai.Mo
             continue
         part = _request_part(message, store)
         if history and isinstance(history[-1], pai.ModelRequest):
-            history[-1] = pai.ModelRequest(parts=[*history[-1].parts, part])
+            history[-1] = pai.ModelRequest(parts=_add_part(history[-1].parts, part))
         else:
             history.append(pai.ModelRequest(parts=[part]))
     return history
+
+
+def _add_part(parts: Sequence[pai.ModelRequestPart], part: pai.ModelRequestPart) -> list[pai.ModelRequestPart]:
+    """Add a part; a result before the prompts that a person wrote while its call was pending: providers require it."""
+    n = len(parts)
+    if isinstance(part, pai.ToolReturnPart):
+        n = next((i for i, other in enumerate(parts) if isinstance(other, pai.UserPromptPart)), n)
+    return [*parts[:n], part, *parts[n:]]
 
 
 def _request_part(message: Message, store: SessionStore) -> pai.ModelRequestPart:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from kern_nb.db import SessionStore
@@ -127,6 +129,32 @@ def handoff(
     line = requirements.answer_commands(assigned, key)[0] + suffix
     action = f"→ Assigned to {formatting.truncate(to, 60)}: {subject} in {run or assigned.session_id}."
     return Resolution(assigned, pending, (action, f"List them with {inbox}; answer with, for example, {line}"))
+
+
+def reply(
+    reference: str,
+    text: str = "",
+    *,
+    files: Sequence[str | Path] = (),
+    by: str | None = None,
+    store: str | SessionStore | None = None,
+) -> Resolution:
+    """Write a message, files of the disk, or both into a session that is handed off; see `SessionStore.reply`.
+
+    Raises:
+        BadUsage: There is neither a text nor a file, or a file cannot be read; nothing is written.
+    """
+    if not text and not files:
+        raise BadUsage("A reply needs a text or a file.", 'For example: %kern reply chat "I called her."')
+    opened = agent_registry.resolve_store(store)
+    try:
+        contents: dict[str, str | bytes] = {Path(file).name: Path(file).read_bytes() for file in files}
+    except OSError as error:
+        raise BadUsage(f"Cannot read {error.filename!r}: {error.strerror}.", "Pass the path of a file.") from error
+    requirement = find_requirement(opened, reference)
+    opened.reply(requirement, text or None, files=contents, by=by)
+    subject = " and ".join(["a message"] * bool(text) + [f"{name!r}" for name in contents])
+    return _resolution(opened, store, requirement, f"{formatting.GOOD} Wrote {subject}")
 
 
 def _resolution(

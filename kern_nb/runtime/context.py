@@ -58,4 +58,4 @@ class RunContext:
         """The session's files."""
         from kern_nb.runtime.workspace import Workspace
 
-        return Workspace(self.store, self.session_state)
+        return Workspace(self.store, self.session_state, folder=self.recorder.folder)

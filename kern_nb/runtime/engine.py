@@ -231,6 +231,7 @@ async def _resume_input(settings: AgentSettings, context: RunContext, run: Run) 
     past, summary = await history.load(settings, context)
     own = [m for m in run.messages if not m.from_history and not m.is_partial]
     results = resume.build_results(run, settings.tools, member_results, has_toolsets=settings.has_toolsets)
+    own, replies = resume.split_replies(own) if results else (own, [])
     recorder.unknown_calls = resume.unknown_calls(results)
     prompt = resume.handoff_prompt(run)
     if prompt is not None:
@@ -241,6 +242,8 @@ async def _resume_input(settings: AgentSettings, context: RunContext, run: Run) 
         instructions = await _instructions(settings, context, summary)
         if instructions:
             await recorder.append([Message(role="system", content=instructions)])
+    if replies:
+        prompt = "\n\n".join(str(message.content) for message in replies)
     return _ModelInput(model_history, instructions, prompt, results)
 
 
@@ -273,6 +276,9 @@ async def finish(
                 is_request_alone = request.end()
             if not (isinstance(error, asyncio.CancelledError) and is_request_alone):
                 raise
+        finally:
+            if recorder.folder.is_open:
+                await in_thread(recorder.folder.close)
         request.end()
     run = recorder.stored_run
     if run is None:

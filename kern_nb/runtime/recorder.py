@@ -30,6 +30,8 @@ from kern_nb.records import Message, Requirement, Run, RunStatus, Usage
 from kern_nb.runtime import cancellation
 from kern_nb.runtime.event_loop import in_thread
 from kern_nb.runtime.events import CallEnded, CallStarted, Emit, Text
+from kern_nb.runtime.workspace import Workspace
+from kern_nb.runtime.workspace_folder import WorkspaceFolder
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,7 @@ class Recorder:
     """The writer of one open run.
 
     Attributes:
+        folder: The folder of the session's files, which the steps of a workflow share.
         stored_run: The run as it was stored at its end, where the recorder knows all of it: not of a run that was
             resumed.
     """
@@ -64,10 +67,12 @@ class Recorder:
         emit: Emit,
         *,
         is_new: bool = False,
+        folder: WorkspaceFolder | None = None,
     ) -> None:
         self.store = store
         self.run = run
         self.emit = emit
+        self.folder = folder or WorkspaceFolder()
         self._state = state
         self._stored_state = codec.dumps(run.session_state or {})
         self._storage = storage
@@ -198,8 +203,8 @@ class Recorder:
             message.internal[DURATION_S] = time.monotonic() - self._call_starts[tool_call_id]
         if tool_call_id in self._edited_args:  # its row has the arguments that it ran with
             message.internal[ARGS] = self._edited_args[tool_call_id]
-        state = snapshot(self._state)
         try:
+            state = await self._state_with_files()
             text = codec.dumps(state)
         except UnstorableValue:  # the tool has run nevertheless
             await self.append([message])
@@ -264,7 +269,7 @@ class Recorder:
     async def pause(self, requirements: Sequence[Requirement]) -> None:
         """Pause the run."""
         await self.flush()
-        values: dict[str, Any] = {"session_state": snapshot(self._state), "duration_s": self._duration_s()}
+        values: dict[str, Any] = {"session_state": await self._state_with_files(), "duration_s": self._duration_s()}
         values["usage"] = Usage.total(self._usages)
         await in_thread(lambda: self.store.pause_run(self.run.run_id, requirements, **values))
         if self.run.parent_run_id is None:
@@ -274,7 +279,12 @@ class Recorder:
         """End the run with any status, also while it is cancelled. A partial answer is stored as it is."""
         values: dict[str, Any] = {"output": output, "error": error, "duration_s": self._duration_s()}
         values |= {"usage": Usage.total(self._usages), "time_to_first_token_s": self._first_token_s}
-        state = snapshot(self._state)
+        try:
+            state = await self._state_with_files()
+        except UnstorableValue:  # as it was when the last tool ended
+            if status == "COMPLETED":
+                raise
+            state = snapshot(self._state)
         try:
             is_unchanged = codec.dumps(state) == self._stored_state
         except UnstorableValue:  # raised again when it is stored
@@ -326,6 +336,13 @@ class Recorder:
         except Exception:
             abandon(self.run.run_id)
             raise
+
+    async def _state_with_files(self) -> dict[str, Any]:
+        """Return the state, with the files that tools changed in the folder of the workspace."""
+        if self.folder.is_open:
+            await in_thread(lambda: self.folder.store_changes(Workspace(self.store, self._state), self._state))
+        state: dict[str, Any] = snapshot(self._state)
+        return state
 
     def _duration_s(self) -> float:
         """Return the working time of the run in seconds, without the time that it was paused."""

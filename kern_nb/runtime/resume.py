@@ -14,7 +14,7 @@ from pydantic_ai.messages import ToolCallPart
 from pydantic_ai.tools import DeferredToolRequests, DeferredToolResults, ToolApproved, ToolDenied
 
 from kern_nb.errors import BadUsage
-from kern_nb.extra_keys import METADATA, REQUIRED_FIELDS
+from kern_nb.extra_keys import METADATA, PERSON, REQUIRED_FIELDS
 from kern_nb.interop import media
 from kern_nb.records import Message, Requirement, Run, ToolCall
 from kern_nb.runtime.tools import Tool
@@ -129,6 +129,8 @@ def _add_answer(results: DeferredToolResults, call: ToolCall, requirement: Requi
         results.approvals[call_id] = ToolApproved(override_args=requirement.answer)
     elif requirement.kind == "user_input" and (args := _complete_args(call, requirement, tool)) is not None:
         results.approvals[call_id] = ToolApproved(override_args=args)
+    elif requirement.kind == "handoff" and requirement.answer is None:
+        results.calls[call_id] = "The person handed the session back."
     else:
         results.calls[call_id] = requirement.answer
 
@@ -145,12 +147,21 @@ def _complete_args(call: ToolCall, requirement: Requirement, tool: Tool | None) 
     return args | {fields[0]: requirement.answer} if len(fields) == 1 else None
 
 
+def split_replies(messages: Sequence[Message]) -> tuple[list[Message], list[Message]]:
+    """Separate what a person wrote while a run waited for them: the results of its pending calls come before that."""
+    last = max((i for i, message in enumerate(messages) if message.tool_calls), default=-1)
+    replies = [i for i, message in enumerate(messages) if i > last and PERSON in message.internal]
+    return [m for i, m in enumerate(messages) if i not in replies], [messages[i] for i in replies]
+
+
 def handoff_prompt(run: Run) -> str | None:
     """Return the answer of the person that the session was handed to, as a prompt; None once the run has it."""
     for requirement in run.requirements:
         if requirement.kind == "handoff" and requirement.tool_call_id is None and requirement.status == "resolved":
             person = requirement.resolved_by or requirement.assignee or "A person"
             answer = requirement.answer if requirement.approved else requirement.note or "declined to answer."
+            if requirement.approved and answer is None:
+                answer = "handed the session back."
             prompt = f"{person}: {media.as_text(answer)}"
             return None if any(message.content == prompt for message in run.messages) else prompt
     return None

@@ -243,7 +243,7 @@ class _Execution:
         # The workflow's run has set the default state: a key that a step deleted since then must not come back.
         settings = replace(self.settings, default_state={})
         run = await engine.store_request(settings, self.store, request, input=plain_value(prompt))
-        recorder = Recorder(self.store, run, self.state, Storage(), ignore)
+        recorder = Recorder(self.store, run, self.state, Storage(), ignore, folder=self.recorder.folder)
         try:
             output = plain_value(await _call(function, step_input, name, convert))
         except asyncio.CancelledError:

@@ -6,17 +6,18 @@ So, like the state, they are stored per run, and a branch inherits them as they 
 from __future__ import annotations
 
 import mimetypes
-from pathlib import Path, PurePosixPath
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from kern_nb import files
 from kern_nb.control_characters import escape_controls
 from kern_nb.db import SessionStore
 from kern_nb.db.file_descriptors import is_database
+from kern_nb.db.workspace_files import KEY, file_entry, normalize
 from kern_nb.errors import BadUsage, FileNotInWorkspace
 
-KEY = "workspace"
-"""The key of the session's state with the list of files."""
+if TYPE_CHECKING:
+    from kern_nb.runtime.workspace_folder import WorkspaceFolder
 
 
 class Workspace:
@@ -28,15 +29,37 @@ class Workspace:
         store: The store of the bytes.
         state: The session's state.
         read_only: Whether to refuse changes: outside of a run, the list would not be stored.
+        folder: The folder of the run, for `path`.
     """
 
-    def __init__(self, store: SessionStore, state: dict[str, Any], *, read_only: bool = False) -> None:
+    def __init__(
+        self,
+        store: SessionStore,
+        state: dict[str, Any],
+        *,
+        read_only: bool = False,
+        folder: WorkspaceFolder | None = None,
+    ) -> None:
+        self._folder = folder
         self._store = store
         self._state = state
         self._read_only = read_only
 
     def __repr__(self) -> str:
         return escape_controls(f"<Workspace {', '.join(self.paths()) or 'without files'}>")
+
+    def path(self) -> Path:
+        """Return a folder of the disk with the files as they are now, for programs that need paths.
+
+        What a tool changes in it is stored when the tool ends. All tools of a run have the same folder, which is
+        deleted when the run ends or pauses; later runs, and branches, have the files again.
+
+        Raises:
+            BadUsage: this is outside of a run; `export` writes the files anywhere.
+        """
+        if self._folder is None:
+            raise BadUsage("The workspace has a folder only in a run.", "Write its files: workspace.export(folder)")
+        return self._folder.fill(self, self._state)
 
     def paths(self) -> list[str]:
         """Return the sorted paths of the files."""
@@ -48,11 +71,11 @@ class Workspace:
         Raises:
             BadUsage: the path leads out of the workspace, or this is outside of a run.
         """
-        name = self._normalize(path)
+        name = normalize(path)
         self._require_run()
         data = content.encode() if isinstance(content, str) else bytes(content)
         sha256 = self._store.put_blob(data, mimetypes.guess_type(name)[0])
-        self._state.setdefault(KEY, {})[name] = {"sha256": sha256, "size": len(data)}
+        self._state.setdefault(KEY, {})[name] = file_entry(sha256, len(data))
 
     def read_bytes(self, path: str) -> bytes:
         """Return the content of a file.
@@ -60,7 +83,7 @@ class Workspace:
         Raises:
             FileNotInWorkspace: there is no such file.
         """
-        entry = self._files().get(self._normalize(path))
+        entry = self._files().get(normalize(path))
         blob = self._store.get_blob(entry["sha256"]) if isinstance(entry, dict) and "sha256" in entry else None
         if blob is None:
             raise FileNotInWorkspace(f"There is no file {path!r} in the workspace.", f"It has: {self.paths()}.")
@@ -76,7 +99,7 @@ class Workspace:
         Raises:
             FileNotInWorkspace: there is no such file.
         """
-        name = self._normalize(path)
+        name = normalize(path)
         self._require_run()
         if self._files().pop(name, None) is None:
             raise FileNotInWorkspace(f"There is no file {path!r} in the workspace.", f"It has: {self.paths()}.")
@@ -90,7 +113,7 @@ class Workspace:
             BadUsage: a file would overwrite a database, which may be the store itself.
         """
         # Never outside of the folder, whatever the store says.
-        targets = {name: Path(folder) / self._normalize(name) for name in self.paths()}
+        targets = {name: Path(folder) / normalize(name) for name in self.paths()}
         for name, target in targets.items():
             if is_database(target):
                 raise BadUsage(
@@ -112,12 +135,3 @@ class Workspace:
             raise BadUsage(
                 "Files can only be changed in a run.", "In a tool: run_context.workspace.write(path, content)"
             )
-
-    @staticmethod
-    def _normalize(path: str) -> str:
-        pure = PurePosixPath(path)
-        if pure.is_absolute() or ".." in pure.parts or not pure.parts or "\x00" in path or "\\" in path:
-            raise BadUsage(
-                f"{path!r} is not a path inside a workspace.", "Use a relative path, like 'reports/may.csv'."
-            )
-        return str(pure)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pytest
 from pausing_agents import calls, clerk, requirement_id, results, said
+from recording_models import RecordingModel
 from team_members import crew, member
 from workflow_steps import Pipeline
 
-from kern_nb.agent import handoff, tool
+from kern_nb.agent import Agent, handoff, tool
 from kern_nb.db import SqliteDb
-from kern_nb.errors import BadUsage, RequirementNotFound, StillWaiting
+from kern_nb.errors import BadUsage, RequirementNotFound, SessionHandedOff, StillWaiting
 from kern_nb.models.scripted import call
 
 
@@ -174,3 +175,59 @@ def test_session_handoff_of_workflow(store):
         store.resolve("chat/2", value="42", by="carol")
         assert flow.continue_run("chat/2").output == "42"
     assert pipeline.ran == ["a"]
+
+
+@pytest.mark.parametrize("kind", ["agent", "team", "workflow"])
+def test_agent_does_not_run_while_a_person_has_the_session(store, kind):
+    """It is refused before a model is called, and goes on when the session is back."""
+    if kind == "workflow":
+        pipeline = Pipeline(store)
+        owner = pipeline.made(pipeline.adds("a"))
+    else:
+        answers = ["noted"] * 4
+        owner = clerk(store, *answers) if kind == "agent" else crew(store, [member("Ann", "a")], *answers)
+    owner.run("hello")
+    requirement = store.handoff("chat", to="carol")
+    n_runs = len(store.runs_df())
+    with pytest.raises(SessionHandedOff, match="carol"):
+        owner.run("and now?")
+
+    assert len(store.runs_df()) == n_runs
+    store.resolve(requirement, value="all settled", by="carol")
+    assert owner.continue_run(requirement.run_id).status == "COMPLETED"
+    assert owner.run("and now?").status == "COMPLETED"
+
+
+def test_agent_reads_what_the_person_wrote(store):
+    """After the result of the call that handed the conversation over, as providers require it, in later runs, too."""
+    model = RecordingModel([ANGRY, "thank you", "yes"])
+    options = {"tools": [handoff(to="carol")], "add_history_to_context": True}
+    agent = Agent(model, db=store, session_id="chat", **options)
+    agent.run("help")
+    store.reply("chat", "I am on it", files={"refund.txt": "90.00"})
+    store.reply("chat", "She gets 90")
+    store.resolve("chat", approve=True, by="carol")
+    done = agent.continue_run("chat/0")
+
+    replies = "carol: I am on it\n\ncarol: She gets 90"
+    assert done.output == "thank you"
+    assert model.heard()[-2:] == [("tool", "The person handed the session back."), ("user", replies)]
+    assert [m.content for m in done.messages if m.role == "user"] == ["help", *replies.split("\n\n")]
+    assert agent.get_workspace().read_text("refund.txt") == "90.00"
+    agent.run("really?")
+    roles = [role for role, _ in model.heard()]
+    assert roles == ["user", "assistant", "tool", "user", "user", "assistant", "user"]
+
+
+def test_agent_reads_the_replies_of_a_session_handoff(store):
+    """In the order in which they were written; an approval alone hands the session back."""
+    heard = []
+    agent = clerk(store, "noted", "ok", heard=heard)
+    agent.run("hello")
+    store.handoff("chat", to="carol", note="please look")
+    store.reply("chat", "I am on it")
+    store.resolve("chat", approve=True, by="carol")
+    agent.continue_run("chat/1")
+
+    told = ["please look", "carol: I am on it", "carol: handed the session back."]
+    assert [m.content for m in heard[-1] if m.role == "user"] == told

@@ -10,9 +10,11 @@ from kern_nb.errors import (
     AlreadyClaimed,
     AlreadyResolved,
     AmbiguousReference,
+    BadUsage,
     KernError,
     OwnerMismatch,
     RequirementNotFound,
+    SessionHandedOff,
 )
 from kern_nb.records import Message, Session
 
@@ -200,3 +202,95 @@ def test_resolved_requirements_can_be_neither_claimed_nor_handed_off(store, how)
         store.claim("ask", by="alice")
     with pytest.raises(KernError):
         store.handoff("ask", to="bob")
+
+
+def test_no_run_starts_in_a_session_that_is_handed_off(store):
+    """The error names the person. Members' runs and other sessions are free, and so is this one once it is back."""
+    a_session(store, runs=1)
+    requirement = store.handoff("chat", to="carol")
+    before = all_rows(store)
+    with pytest.raises(SessionHandedOff, match="'chat' is handed off to carol"):
+        store.start_run("chat", input="hello")
+    assert all_rows(store) == before
+
+    store.start_run("chat", input="a member's", parent_run_id=requirement.run_id)
+    store.start_run("other", input="hello")
+    store.branch("chat", after=0, new_session_id="what-if")
+    store.start_run("what-if", input="hello")
+    store.resolve("chat/1", value="done", by="carol")
+    assert store.start_run("chat", input="hello").status == "RUNNING"
+
+
+def test_a_pending_requirement_blocks_a_session_that_is_handed_off_as_a_whole(store):
+    """Only then: assigning the requirement itself to a person leaves the session with its agent."""
+    a_paused_run(store, "chat", a_requirement("ask"))
+    store.handoff("ask", to="carol")
+    store.start_run("chat", input="hello")
+    store.handoff("chat", to="dan")
+    with pytest.raises(SessionHandedOff, match="dan"):
+        store.start_run("chat", input="hello")
+    store.claim("ask", by="eve")
+    with pytest.raises(SessionHandedOff, match="eve"):
+        store.start_run("chat", input="hello")
+    store.resolve("ask", approve=True, by="eve")
+    store.start_run("chat", input="hello")
+
+
+def test_an_expired_handoff_blocks_no_run(store):
+    a_paused_run(store, "chat", a_requirement("ask", kind="handoff", expires_at=PAST))
+    store.start_run("chat", input="hello")
+
+
+def test_an_interrupted_run_is_not_resumed_in_a_session_that_is_handed_off(store):
+    """It is resumed when the session is back."""
+    run = store.start_run("chat", input="hello")
+    store.finish_run(run.run_id, status="INTERRUPTED")
+    store.handoff("chat", to="carol")
+    with pytest.raises(SessionHandedOff, match="carol"):
+        store.claim_run(run.run_id)
+    store.resolve("chat/1", approve=True)
+    assert store.claim_run(run.run_id).status == "RUNNING"
+
+
+def test_the_person_writes_messages_and_files(store):
+    """They are the paused run's; the file is in the session's state, beside those that it had."""
+    a_session(store, runs=1)
+    store.update_session_state(
+        "chat", {"n": 1, "workspace": {"old.txt": {"sha256": store.put_blob(b"old"), "size": 3}}}
+    )
+    store.handoff("chat", to="carol", note="please look")
+    store.reply("chat", "I am on it")
+    (message,) = store.reply("chat/1", "See the file", files={"notes/a.txt": "text", "b.bin": b"\x00"}, by="dan")
+
+    assert message.message_index == 2
+    assert message_contents(load_session(store, "chat").runs[1].messages) == [
+        "please look",
+        "carol: I am on it",
+        "dan: See the file",
+    ]
+    state = load_session(store, "chat").session_state
+    assert (state["n"], sorted(state["workspace"])) == (1, ["b.bin", "notes/a.txt", "old.txt"])
+    assert store.get_blob(state["workspace"]["notes/a.txt"]["sha256"]).content == b"text"
+
+
+def test_a_reply_that_is_refused_writes_nothing(store):
+    a_session(store, runs=1)
+    a_paused_run(store, "asked", a_requirement("ask"))
+    a_session(store, "alice", user_id="alice", runs=1)
+    store.handoff("chat", to="carol")
+    store.handoff("alice", to="carol")
+    store.claim("chat/1", by="carol")
+    before = all_rows(store)
+    for error, reply in (
+        (AlreadyClaimed, lambda: store.reply("chat", "x", by="dan")),
+        (BadUsage, lambda: store.reply("chat", "x", files={"../x": b""}, by="carol")),
+        (BadUsage, lambda: store.reply("ask", "x")),
+        (RequirementNotFound, lambda: store.reply("nobody", "x")),
+        (RequirementNotFound, lambda: store.reply("alice", "x", user_id="bob")),
+    ):
+        with pytest.raises(error):
+            reply()
+    assert all_rows(store) == before
+    store.resolve("chat", value="done", by="carol")
+    with pytest.raises((AlreadyResolved, RequirementNotFound)):
+        store.reply("chat", "too late", by="carol")

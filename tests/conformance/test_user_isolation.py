@@ -60,6 +60,13 @@ READS = {
 }
 """Calls that read one session: another's is not there."""
 
+
+def hand_off_and_reply(store, **options):
+    """Write into a session, which is handed off for that."""
+    store.handoff("of alice", to="someone", **options)
+    store.reply("of alice", "hello", **options)
+
+
 WRITES = {
     "append_run": (lambda s, u: s.append_run("of alice", run(), user_id=u), OwnerMismatch),
     "put_run": (lambda s, u: s.put_run("of alice", run(run_id="r0"), user_id=u), OwnerMismatch),
@@ -70,6 +77,7 @@ WRITES = {
     "save_summary": (lambda s, u: s.save_summary("of alice", {"summary": "x"}, user_id=u), OwnerMismatch),
     "add_score": (lambda s, u: s.add_score("of alice", "good", 1, user_id=u), OwnerMismatch),
     "claim": (lambda s, u: s.claim("ask", by="someone", user_id=u), RequirementNotFound),
+    "reply": (lambda s, u: hand_off_and_reply(s, user_id=u, by="someone"), RequirementNotFound),
     "handoff": (lambda s, u: s.handoff("of alice", to="someone", by="someone", user_id=u), RequirementNotFound),
     "resolve": (lambda s, u: s.resolve("ask", approve=True, by="someone", user_id=u), RequirementNotFound),
     "claim_run": (lambda s, u: s.claim_run("r2", user_id=u), RunNotFound),

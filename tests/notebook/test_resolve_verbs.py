@@ -262,3 +262,20 @@ def test_record_variables_are_replaced_by_references(notebook, paused, main):
     assert notebook.run("%kern approve $asked").requirement.requirement_id == DELETE
     assert len(notebook.run("%kern show $session").runs) == 1
     assert [r.run_index for r in notebook.run("%kern show $session/0").runs] == [0]
+
+
+def test_reply_writes_into_a_session_that_is_handed_off(notebook, main, tmp_path):
+    """A text, files of the disk, or both; the next step is to hand the session back."""
+    report = tmp_path / "report.txt"
+    report.write_text("90.00")
+    main.append_run("chat", Run(run_id="r", input="hi", output="hello"))
+    notebook.run("%kern handoff chat --to ann")
+    done = notebook.run(f"%kern reply chat I called her --file {report}")
+
+    assert repr(done).startswith("✓ Wrote a message and 'report.txt' in chat/1")
+    assert "%kern" in repr(done).splitlines()[-1]
+    session = main.get_session("chat")
+    assert session.runs[1].messages[-1].content == "ann: I called her"
+    assert list(session.session_state["workspace"]) == ["report.txt"]
+    for line, words in (("reply chat", "needs a text"), ("reply chat --file nowhere.txt", "Cannot read")):
+        assert words in two_lines(notebook, f"%kern {line}", errors.BadUsage)[0]

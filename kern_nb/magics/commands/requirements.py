@@ -1,4 +1,4 @@
-"""Verbs about the requirements of paused runs: inbox, approve, reject, answer, handoff."""
+"""Verbs about the requirements of paused runs: inbox, approve, reject, answer, handoff, reply."""
 
 from __future__ import annotations
 
@@ -42,6 +42,12 @@ def _resolve(function: str, line: Namespace, *values: str, **options: Any) -> ob
 
     by = environment.login_name() if line.by is None else line.by
     return getattr(resolve, function)(line.ref, *values, **options, note=line.note, by=by, store=line.store)
+
+
+def _reply(args: Namespace) -> object:
+    from kern_nb.operations import resolve
+
+    return resolve.reply(args.ref, " ".join(args.text), files=args.file or (), by=args.by, store=args.store)
 
 
 VERBS = (
@@ -101,6 +107,20 @@ VERBS = (
         *_RESOLVER,
         example='%kern handoff chat/2 --to ann --note "You know this customer."',
         python='store.handoff("chat/2", to="ann", note="You know this customer.")',
-        details="A session without a pending requirement gets a paused run, which resumes after the person's answer.",
+        details="A session without a pending requirement gets a paused run, which resumes after the person's answer."
+        " No agent starts a run in a session that is handed off.",
+    ),
+    verb(
+        "reply",
+        "Write a message or files into a session that is handed off.",
+        _reply,
+        arg("ref", "REF", "The session, its run or the requirement.", "handoffs"),
+        arg("text", "TEXT", "The message.", nargs="*"),
+        arg("--file", "PATH", "A file for the session's workspace; repeat it for several.", action="append"),
+        arg("--by", "WHO", "The person; by default the one to whom the session is handed off."),
+        STORE,
+        example='%kern reply chat "I called her." --file refund.pdf',
+        python='store.reply("chat", "I called her.", files={"refund.pdf": data})',
+        details="The session stays handed off until the requirement is answered: `%kern answer`.",
     ),
 )
