@@ -100,6 +100,7 @@ class AsyncStore:
     put_run = _forward(SessionStore.put_run)
     release_run = _forward(SessionStore.release_run)
     rename_session = _forward(SessionStore.rename_session)
+    reply = _forward(SessionStore.reply)
     requirements = _forward(SessionStore.requirements)
     resolve = _forward(SessionStore.resolve)
     runs_df = _forward(SessionStore.runs_df)
