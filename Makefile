@@ -69,9 +69,10 @@ test: lint types $(SAMPLE) $(HARBOR) ## run lint, types, tests on all engines, t
 	$(PY) -m pytest -n 4 --dist worksteal --ignore=tests/browser
 	$(MAKE) browser
 
-# With the other frameworks installed: their agents, offline, on stores of every engine.
-peers: .venv/.peers ## run the tests of bridges to other frameworks
-	KERN_PEERS=1 $(PY) -m pytest tests/bridges
+# With the other frameworks installed: their agents, offline, on stores of every engine, and the tests of their sdists,
+# which are downloaded into .venv/peers, on their stores and on ours.
+peers: .venv/.peers ## run the tests of bridges to other frameworks, and their own tests on our store
+	$(PY) tests/peers/run.py
 
 # Separate, because Playwright leaves an event loop behind, in which no other test can start one.
 browser: $(SAMPLE) ## run the tests in a real JupyterLab only

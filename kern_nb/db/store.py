@@ -451,13 +451,14 @@ class SessionStore(DataFrameMethods, RunMethods, RequirementMethods):
         since: TimeLike | None = None,
         progress: bool = True,
     ) -> IngestReport:
-        """Import recorded sessions from a file or a folder. Importing them again gives the same rows.
+        """Import recorded sessions from files or a PostgreSQL database. Importing them again gives the same rows.
 
         A record that several files repeat is stored once: forks, retries and copies become branches. The report says
         what was imported, what existed already, what was passed over, and the errors by file and line.
 
         Args:
-            path: A file, an archive, or a folder of files.
+            path: A file, an archive, a folder of files, or the URL of a PostgreSQL database with tables of Agno, the
+                OpenAI Agents SDK or LangGraph, which is only read.
             format: The importer's name (``tau2``, ``chat``); None recognizes it. `kern_nb.formats` lists them.
             since: Only sessions with something at or after this time.
             progress: Whether to show a progress bar if it takes longer than a moment.
@@ -472,7 +473,7 @@ class SessionStore(DataFrameMethods, RunMethods, RequirementMethods):
         from kern_nb.ingest import ingest
 
         start = None if since is None else from_micros(parse_time(since))
-        return ingest(self, Path(path), format, since=start, progress=progress)
+        return ingest(self, path, format, since=start, progress=progress)
 
     def refresh(self) -> None:
         """Read again what another program has written, of a database that is read in place.

@@ -14,11 +14,12 @@ from agno.db.utils import (
     validate_pagination,
 )
 
-from kern_nb.bridges.agno import runs as run_reads
+from kern_nb.bridges.agno import run_rows
 from kern_nb.bridges.agno import sessions as session_io
-from kern_nb.bridges.agno.lists import find_session_ids
+from kern_nb.bridges.agno.conditional_writes import cancel_run, reassign_owner
+from kern_nb.bridges.agno.lists import find_sessions
 from kern_nb.bridges.agno.others import passes_others_on
-from kern_nb.bridges.agno.runs import RunCache, SessionRuns
+from kern_nb.bridges.agno.runs import RunCache, SessionRuns, read_sessions
 from kern_nb.bridges.agno.warnings import warn_not_saved, warning_of_failure
 from kern_nb.bridges.agno.writes import delete_run, put_runs
 from kern_nb.db.store import SessionStore
@@ -174,11 +175,9 @@ class AgnoDb(BaseDb):
         filters |= {"start_timestamp": start_timestamp, "end_timestamp": end_timestamp}
         filters["session_type"] = None if session_type is None else SessionType(session_type).value
         options: JsonObject = {"sort_by": sort_by, "sort_order": sort_order, "limit": limit, "page": page}
-        session_ids, total = find_session_ids(self.store, filters, **options)
-        records = [r for i in session_ids if (r := self.store.get_session(i, runs=False)) is not None]
-        rows = [session_io.to_row(record) for record in records]
-        for row in rows:
-            row["runs"] = self._runs(row["session_id"]).dicts() if include_runs else None
+        records, total = find_sessions(self.store, filters, **options)
+        runs = read_sessions(self.store, records, self._cache) if include_runs else {}
+        rows = [session_io.to_row(record) | {"runs": runs.get(record.session_id)} for record in records]
         if not deserialize:
             return rows, total
         sessions = deserialize_sessions(session_type, rows)
@@ -310,6 +309,16 @@ class AgnoDb(BaseDb):
         for session_id in session_ids:
             self.delete_session(session_id, user_id=user_id)
 
+    def reassign_session_owner(self, session_id: str, *, previous_user_id: str, user_id: str | None) -> bool:
+        """Change the user of a session without active runs; False if it is not the previous user's.
+
+        Args:
+            session_id: The session.
+            previous_user_id: Its user until now.
+            user_id: Its user from now on. Its runs keep theirs.
+        """
+        return reassign_owner(self.store, session_id, previous_user_id=previous_user_id, user_id=user_id)
+
     # Runs -------------------------------------------------------------------------------------------------------------
 
     def upsert_run(self, run: Any, session_id: str, user_id: str | None = None, run_index: int | None = None) -> None:
@@ -331,7 +340,7 @@ class AgnoDb(BaseDb):
             if self._is_copy(data, session_id, run_index):
                 return
             owner = user_id if user_id is not None else data.get("user_id")
-            runs = run_reads.to_records(data, cast("SessionTypeName", get_run_type(run)), owner)
+            runs = run_rows.to_records(data, cast("SessionTypeName", get_run_type(run)), owner)
             inherited = self._cache.inherited.get(data["run_id"])
             if inherited is not None:
                 continue_inherited(runs[0], self.store.get_run(inherited.run_id), data)
@@ -352,7 +361,7 @@ class AgnoDb(BaseDb):
         """A run of Agno's, or the row of its table as a dict; None if there is none."""
         inherited = self._cache.inherited.get(run_id)
         if inherited is None:
-            row = run_reads.find_run(self.store, run_id)
+            row = run_rows.find_run(self.store, run_id)
         else:
             row = next((r for r in self._runs(inherited.session_id).rows() if r["run_id"] == run_id), None)
         if row is None or not deserialize:
@@ -400,7 +409,7 @@ class AgnoDb(BaseDb):
                 "limit": limit,
                 "offset": offset,
             }
-            rows, total = run_reads.find_runs(self.store, filters, **run_options)
+            rows, total = run_rows.find_runs(self.store, filters, **run_options)
         else:
             rows = [r for r in self._runs(session_id).rows() if all(r[name] == v for name, v in filters.items())]
             if rows and sort_by in rows[0] and sort_by != "run_data":
@@ -410,6 +419,26 @@ class AgnoDb(BaseDb):
         if not deserialize:
             return rows, total
         return [deserialize_run(row["run_type"], row["run_data"]) for row in rows]
+
+    def cancel_pending_run(
+        self, run_id: str, *, session_id: str, reason: str, user_id: str | None = None, expected_status: str = "PENDING"
+    ) -> bool:
+        """Cancel a run if it still has a status; returns whether it was cancelled.
+
+        Args:
+            run_id: The run.
+            session_id: Its session.
+            reason: Its output, if it has none.
+            user_id: Its user; a run without one may be cancelled, too.
+            expected_status: PENDING or RUNNING.
+
+        Raises:
+            ValueError: It is another status.
+        """
+        if expected_status not in {"PENDING", "RUNNING"}:
+            raise ValueError("Only Pending or Running runs can be cancelled by recovery")  # as Agno's databases do
+        names: JsonObject = {"session_id": session_id, "user_id": user_id}
+        return cancel_run(self.store, run_id, reason=reason, expected_status=expected_status, **names)
 
     def delete_run(self, run_id: str) -> bool:
         """Delete a run; False if there is none.

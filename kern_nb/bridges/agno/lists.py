@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import sqlalchemy as sa
 
-from kern_nb.db import codec
+from kern_nb.db import codec, mapping
 from kern_nb.db.sql_expressions import json_text, lower_text
 from kern_nb.db.store import SessionStore
+from kern_nb.records import Session
 
 _SORTABLE = ("session_id", "session_type", "agent_id", "team_id", "workflow_id", "user_id", "created_at", "updated_at")
 
 
-def find_session_ids(
+def find_sessions(
     store: SessionStore,
     filters: dict[str, Any],
     *,
@@ -22,11 +23,11 @@ def find_session_ids(
     sort_order: str | None,
     limit: int | None,
     page: int | None,
-) -> tuple[Sequence[str], int]:
-    """The ids of a page of matching sessions, and the number of all; ``filters`` are arguments of `get_sessions`."""
+) -> tuple[list[Session], int]:
+    """A page of matching sessions without runs, and the number of all; ``filters`` are arguments of `get_sessions`."""
     s = store.tables.sessions
     where = list(_conditions(s, **filters))
-    query = sa.select(s.c.session_id).where(*where)
+    query = sa.select(s).where(*where)
     sort_by = sort_by if sort_by in _SORTABLE else None
     column: sa.ColumnElement[Any] = s.c[sort_by or "created_at"]
     if sort_by == "updated_at":
@@ -37,7 +38,7 @@ def find_session_ids(
         query = query.limit(limit).offset(((page or 1) - 1) * limit)
     with store.read_connection() as connection:
         total = connection.execute(sa.select(sa.func.count()).select_from(s).where(*where)).scalar_one()
-        return connection.execute(query).scalars().all(), int(total)
+        return [mapping.session_from_row(row) for row in connection.execute(query).mappings()], int(total)
 
 
 def _conditions(

@@ -6,7 +6,7 @@ messages only of those that have changed since.
 
 from __future__ import annotations
 
-import time
+import json
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
@@ -15,24 +15,22 @@ import sqlalchemy as sa
 from agno.db.utils import HISTORY_SKIP_STATUSES, deserialize_history_run
 from sqlalchemy.engine import Connection
 
-from kern_nb.bridges.agno.writes import runs_inside
-from kern_nb.db import codec, reads
+from kern_nb.bridges.agno.run_rows import IS_INSIDE, small_columns, to_row
+from kern_nb.db import codec, mapping, reads
 from kern_nb.db.column_types import StoredRow
 from kern_nb.db.lineage import Lineage, Segment, load_lineage
 from kern_nb.db.schema import Tables
+from kern_nb.db.sql_expressions import in_json_array
 from kern_nb.db.store import SessionStore
-from kern_nb.errors import RunNotFound
-from kern_nb.interop.agno import AGNO, REPLACES, as_copy, from_agno, has_runs, inherited_id, to_agno
-from kern_nb.records import Run, SessionType
+from kern_nb.interop.agno import AGNO, REPLACES, as_copy, inherited_id, to_agno
+from kern_nb.records import Run, Session
 
 JsonObject = dict[str, Any]
 
 _MAX_SESSIONS = 64
 _MAX_INHERITED = 20_000
-_SAVED_AT = "saved_at"  # in ``internal``: when Agno saved the run, in microseconds; changes with every save
 _WAITING = ("PAUSED", "RUNNING")  # a run that may have answers since Agno saved it; one that is resumed is running
 _REPLACES = f'"{REPLACES}": "'
-_IS_INSIDE = '"inside": {'  # in the text of ``internal``; see `kern_nb.interop.agno`
 
 
 class _Version(NamedTuple):
@@ -108,7 +106,7 @@ class SessionRuns:
 
     def rows(self) -> list[JsonObject]:
         """The rows that Agno's database returns of the runs, in order."""
-        return [_row(row, codec.loads(text)) for row, text in self._texts(None)]
+        return [to_row(row, codec.loads(text)) for row, text in self._texts(None)]
 
     def objects(self) -> list[Any]:
         """The runs of an agent's session as Agno's objects, in order."""
@@ -129,52 +127,121 @@ class SessionRuns:
             if session is None:
                 return []
             lineage = load_lineage(connection, tables, session)
-            r = tables.runs
-            query = sa.select(*_small_columns(tables)).where(lineage.runs(r)).order_by(r.c.run_index)
-            rows = connection.execute(query).mappings().all()
-            versions = {
-                row["run_id"]: _Version(row["text"], row["status"], row["finished_at"], lineage.cut(row))
-                for row in rows
-            }
-            shown = _in_agnos_order([row for row in rows if _IS_INSIDE not in (row["text"] or "")])
-            if limit is not None:
-                in_context = (
-                    r for r in shown if r["parent_run_id"] is None and r["status"] not in HISTORY_SKIP_STATUSES
-                )
-                shown = list(in_context)
-                shown = shown[max(0, len(shown) - limit) :]
-            missing = [
-                row["run_id"]
-                for row in shown
-                if row["status"] in _WAITING or entries.get(row["run_id"], (None,))[0] != versions[row["run_id"]]
-            ]
-            runs = _load(connection, tables, lineage, _with_inside(rows, missing))
+            rows = _small_rows(connection, tables, lineage)
+            selection = _Selection(rows, lineage, entries, limit)
+            runs = _load(connection, tables, lineage, _with_inside(rows, selection.missing))
+        for run_id in selection.missing:
+            if runs[run_id].status in _WAITING:
+                runs[run_id].requirements = self._store.requirements(run_id=run_id, status=None)
+        return self.update(selection, runs, encode)
+
+    def update(
+        self, selection: _Selection, runs: dict[str, Run], encode: Callable[[JsonObject], Any]
+    ) -> list[tuple[StoredRow, Any]]:
+        """Make the missing entries of a selection of loaded runs; returns the columns of each run, and its entry."""
+        shown, entries = selection.shown, selection.entries
         ids = {
             row["run_id"]: inherited_id(self._session_id, row["run_id"])
             for row in shown
             if row["session_id"] != self._session_id
         }
-        for run_id in missing:
-            run = runs[run_id]
-            if run.status in _WAITING:
-                run.requirements = self._store.requirements(run_id=run_id, status=None)
-            data = to_agno(run, inside=runs)
+        for run_id in selection.missing:
+            data = to_agno(runs[run_id], inside=runs)
             if run_id in ids:
                 data = as_copy(data, self._session_id, ids)
                 self._cache.add_inherited(ids[run_id], Inherited(self._session_id, run_id))
-            entries[run_id] = (versions[run_id], encode(data))
-        if limit is None:  # a deleted run stays no longer
+            entries[run_id] = (selection.versions[run_id], encode(data))
+        if selection.is_whole:  # a deleted run stays no longer
             for run_id in entries.keys() - {row["run_id"] for row in shown}:
                 del entries[run_id]
         return [(row, entries[row["run_id"]][1]) for row in shown]
 
 
-def _small_columns(tables: Tables) -> list[sa.ColumnElement[Any]]:
-    """The columns of runs without those of any size; ``text`` is that of ``internal``."""
-    r = tables.runs.c
-    owners = (r.agent_id, r.team_id, r.workflow_id, r.user_id)
-    identity = (r.session_id, r.run_index, r.run_id, r.parent_run_id, r.run_type)
-    return [*identity, *owners, r.status, r.finished_at, sa.type_coerce(r.internal, sa.Text()).label("text")]
+class _Selection:
+    """The runs of a session that Agno sees, and which of them have no entry of their version."""
+
+    def __init__(
+        self,
+        rows: Sequence[StoredRow],
+        lineage: Lineage,
+        entries: dict[str, tuple[_Version, Any]],
+        limit: int | None = None,
+    ) -> None:
+        self.entries, self.is_whole = entries, limit is None
+        self.versions = {
+            row["run_id"]: _Version(row["text"], row["status"], row["finished_at"], lineage.cut(row)) for row in rows
+        }
+        self.shown = _in_agnos_order([row for row in rows if IS_INSIDE not in (row["text"] or "")])
+        if limit is not None:
+            in_context = [
+                r for r in self.shown if r["parent_run_id"] is None and r["status"] not in HISTORY_SKIP_STATUSES
+            ]
+            self.shown = in_context[max(0, len(in_context) - limit) :]
+        self.missing = [
+            row["run_id"]
+            for row in self.shown
+            if row["status"] in _WAITING or entries.get(row["run_id"], (None,))[0] != self.versions[row["run_id"]]
+        ]
+
+
+def read_sessions(store: SessionStore, sessions: Iterable[Session], cache: RunCache) -> dict[str, list[JsonObject]]:
+    """The runs of several sessions as Agno's dicts, in order, by session.
+
+    The number of queries does not depend on the number of sessions; branches, which have other lineages, are read one
+    by one.
+    """
+    sessions = list(sessions)
+    result = {s.session_id: SessionRuns(store, s.session_id, cache).dicts() for s in sessions if s.parent_session_id}
+    whole = [session.session_id for session in sessions if not session.parent_session_id]
+    if not whole:
+        return result
+    tables = store.tables
+    rows: dict[str, list[StoredRow]] = {session_id: [] for session_id in whole}
+    with store.read_connection() as connection:
+        for row in _small_rows(connection, tables, Lineage(map(Segment, whole))):
+            rows[row["session_id"]].append(row)
+        selections = {
+            session_id: _Selection(own, Lineage([Segment(session_id)]), cache.texts(session_id))
+            for session_id, own in rows.items()
+        }
+        runs: dict[str, Run] = {}
+        unread = {session_id: selection for session_id, selection in selections.items() if selection.missing}
+        if unread:
+            missing = [run_id for selection in unread.values() for run_id in selection.missing]
+            every_row = [row for session_id in unread for row in rows[session_id]]
+            runs = _load(connection, tables, Lineage(map(Segment, unread)), _with_inside(every_row, missing))
+            _add_requirements(connection, tables, [runs[run_id] for run_id in missing], every_row)
+    for session_id, selection in selections.items():
+        entries = SessionRuns(store, session_id, cache).update(selection, runs, codec.dumps)
+        result[session_id] = [codec.loads(text) for _, text in entries]
+    return result
+
+
+def _add_requirements(connection: Connection, tables: Tables, runs: Sequence[Run], rows: Sequence[StoredRow]) -> None:
+    """Set the requirements of runs that wait: their own, and those of their members' runs."""
+    waiting = [run for run in runs if run.status in _WAITING]
+    if not waiting:
+        return
+    q = tables.requirements
+    owners = json.dumps([codec.encode_text(session_id) for run in waiting if (session_id := run.session_id)])
+    query = sa.select(q).where(in_json_array(sa.type_coerce(q.c.session_id, sa.Text()), owners))
+    stored = connection.execute(query.order_by(q.c.created_at, q.c.requirement_id)).mappings()
+    requirements = [mapping.requirement_from_row(row) for row in stored]
+    members: dict[str | None, list[str]] = {}
+    for row in rows:
+        members.setdefault(row["parent_run_id"], []).append(row["run_id"])
+    for run in waiting:
+        tree = [run.run_id]
+        for run_id in tree:  # grows
+            tree += [member for member in members.get(run_id, ()) if member not in tree]
+        run.requirements = [requirement for requirement in requirements if requirement.run_id in tree]
+
+
+def _small_rows(connection: Connection, tables: Tables, lineage: Lineage) -> Sequence[StoredRow]:
+    """The small columns of the runs of a lineage, in order."""
+    r = tables.runs
+    query = sa.select(*small_columns(tables)).where(lineage.runs(r)).order_by(r.c.run_index)
+    return connection.execute(query).mappings().all()
 
 
 def _in_agnos_order(rows: Sequence[StoredRow]) -> list[StoredRow]:
@@ -194,7 +261,7 @@ def _with_inside(rows: Sequence[Any], run_ids: Iterable[str]) -> list[str]:
     result = list(run_ids)
     by_parent: dict[str, list[str]] = {}
     for row in rows:
-        if _IS_INSIDE in (row["text"] or ""):
+        if IS_INSIDE in (row["text"] or ""):
             by_parent.setdefault(row["parent_run_id"], []).append(row["run_id"])
     for run_id in result:  # grows
         result += by_parent.get(run_id, ())
@@ -206,7 +273,8 @@ def _load(connection: Connection, tables: Tables, lineage: Lineage, run_ids: lis
     if not run_ids:
         return {}
     r, m = tables.runs, tables.messages
-    query = sa.select(r).where(lineage.runs(r), r.c.run_id.in_(run_ids)).order_by(r.c.run_index)
+    is_listed = in_json_array(sa.type_coerce(r.c.run_id, sa.Text()), json.dumps([*map(codec.encode_text, run_ids)]))
+    query = sa.select(r).where(lineage.runs(r), is_listed).order_by(r.c.run_index)
     rows = connection.execute(query).mappings().all()
     runs = reads.load_runs(connection, tables, lineage, rows)
     for row in rows:
@@ -216,62 +284,3 @@ def _load(connection: Connection, tables: Tables, lineage: Lineage, run_ids: lis
             if (connection.execute(last).scalar() or 0) <= cut:
                 runs += reads.load_runs(connection, tables, Lineage([Segment(row["session_id"])]), [row])
     return {run.run_id: run for run in runs}
-
-
-def _row(row: StoredRow, data: JsonObject) -> JsonObject:
-    """The row that Agno's database returns of a run."""
-    note = codec.loads(row["text"]).get(AGNO, {}) if row["text"] else {}
-    created_at = data.get("created_at")
-    updated_at = note[_SAVED_AT] // 1_000_000 if _SAVED_AT in note else created_at
-    names = ("run_type", "agent_id", "team_id", "workflow_id", "user_id", "run_index")
-    same = {name: data.get(name) for name in ("run_id", "session_id", "parent_run_id", "status")}
-    times = {"created_at": created_at, "updated_at": updated_at}
-    return {**same, **{name: row[name] for name in names}, "run_data": data, **times}
-
-
-def to_records(data: JsonObject, kind: SessionType, user_id: str | None) -> list[Run]:
-    """The runs to store for a run of Agno's."""
-    runs = from_agno(data, kind=kind, user_id=user_id)
-    saved_at = time.time_ns() // 1_000
-    for run in runs:
-        run.internal[AGNO][_SAVED_AT] = saved_at
-    return runs
-
-
-def find_runs(
-    store: SessionStore, filters: JsonObject, *, sort_by: str | None, ascending: bool, limit: int | None, offset: int
-) -> tuple[list[JsonObject], int]:
-    """The rows of matching runs of all sessions, own ones each, and the number of all matches."""
-    tables = store.tables
-    r = tables.runs
-    inside = sa.type_coerce(r.c.internal, sa.Text()).contains(_IS_INSIDE, autoescape=True)
-    where = [sa.or_(r.c.internal.is_(None), sa.not_(inside))]
-    where += [r.c[name] == value for name, value in filters.items()]
-    query = sa.select(r.c.run_id).where(*where)
-    column = "created_at" if sort_by == "updated_at" else sort_by
-    if column is not None and column in r.c.keys():  # noqa: SIM118 - a column collection
-        query = query.order_by(r.c[column].asc() if ascending else r.c[column].desc())
-    query = query.order_by(r.c.run_index, r.c.created_at, r.c.run_id)
-    if limit is not None:
-        query = query.limit(limit).offset(offset)
-    with store.read_connection() as connection:
-        total = connection.execute(sa.select(sa.func.count()).select_from(r).where(*where)).scalar_one()
-        run_ids = connection.execute(query).scalars().all()
-    return [row for run_id in run_ids if (row := find_run(store, run_id)) is not None], total
-
-
-def find_run(store: SessionStore, run_id: str) -> JsonObject | None:
-    """The row of a run; None if there is none."""
-    r = store.tables.runs
-    try:
-        run = store.get_run(run_id)
-    except RunNotFound:
-        return None
-    with store.read_connection() as connection:
-        row = (
-            connection.execute(sa.select(*_small_columns(store.tables)).where(r.c.run_id == run_id)).mappings().first()
-        )
-    if row is None:
-        return None
-    inside = {step.run_id: step for step in runs_inside(store, run_id)} if has_runs(run) else {}
-    return _row(row, to_agno(run, inside=inside))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ pytest.importorskip("agno.agent", reason="needs agno")
 from agno.db.base import BaseDb
 from agno.db.in_memory import InMemoryDb as AgnoInMemoryDb
 from agno.db.schemas import UserMemory
+from agno.db.sqlite import SqliteDb as AgnoSqliteDb
 from agno.session import AgentSession
 from agno_agents import agent, call, team, workflow
 
@@ -135,23 +138,51 @@ def test_two_savers_of_a_new_session(store):
     assert first.get_session("s").session_data["session_state"] == {"a": 1, "b": 1}
 
 
-N_RUNS = 15
+N_RUNS = 100 if "KERN_PEERS" in os.environ else 15
 
 
-def test_two_processes_on_one_session(tmp_path):
+def write_in_two_processes(path, whose):
+    """Write to one session in two processes, and return it."""
+    script = str(Path(__file__).parent / "agno_writer.py")
+    command = [sys.executable, script, str(path)]
+    processes = [subprocess.Popen([*command, who, str(N_RUNS), whose]) for who in "ab"]
+    return [process.wait(timeout=280) for process in processes]
+
+
+def record_counts(record_property, store, session):
+    """Record how many runs and keys of the state a session has."""
+    runs = len({run.input.input_content for run in session.runs})
+    keys = len(session.session_data["session_state"])
+    record_property("suite", f"agno {version('agno')}: two processes, {N_RUNS} runs each, one session")
+    record_property("store", store)
+    record_property("note", f"{runs} runs and {keys} keys of {2 * N_RUNS}")
+
+
+def test_two_processes_on_one_session(tmp_path, record_property):
     """No run is lost or doubled, all keys of the state are there, and the tokens are those of all runs."""
     path = tmp_path / "s.db"
-    script = str(Path(__file__).parent / "agno_writer.py")
-    processes = [subprocess.Popen([sys.executable, script, str(path), who, str(N_RUNS)]) for who in "ab"]
-    assert [process.wait(timeout=120) for process in processes] == [0, 0]
+    assert write_in_two_processes(path, "ours") == [0, 0]
     with SqliteDb(db_file=path) as store:
         session = AgnoDb(store).get_session("s1")
+        record_counts(record_property, "sqlite", session)
         inputs = {f"{who}{i}" for who in "ab" for i in range(N_RUNS)}
         assert sorted(run.input.input_content for run in session.runs) == sorted(inputs)
         assert session.session_data["session_state"].keys() == inputs
         assert session.session_data["session_metrics"]["total_tokens"] == 2 * N_RUNS * 38
         assert store.runs_df()["run_index"].tolist() == list(range(2 * N_RUNS))
         assert store.check().problems == []
+
+
+@pytest.mark.skipif("KERN_PEERS" not in os.environ, reason="figures for the table of `make peers`")
+def test_two_processes_on_one_session_of_agnos_database(tmp_path, record_property):
+    """What Agno's own database keeps of the same."""
+    path = tmp_path / "agno.db"
+    write_in_two_processes(path, "theirs")
+    db = AgnoSqliteDb(db_file=str(path))
+    session = db.get_session("s1")
+    record_counts(record_property, "theirs", session)
+    assert session.runs
+    db.close()
 
 
 def test_saved_and_read_by_name(tmp_path):

@@ -1,4 +1,4 @@
-"""Runs an agent of the OpenAI Agents SDK ten times on a session of a store: ``python openai_runs_process.py URL NAME``."""
+"""Runs an agent of the OpenAI Agents SDK on a session of a store: ``python openai_runs_process.py URL NAME RUNS``."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ def add(a: int, b: int) -> int:
     return a + b
 
 
-async def main(target: str, name: str) -> None:
+async def main(target: str, name: str, runs: str) -> None:
     """Run them one after the other."""
     set_tracing_disabled(True)
     agent = Agent(name="assistant", tools=[add])
     with open_store(target) as store:
         attach_agent(agent, store)
-        for index in range(10):
+        for index in range(int(runs)):
             prompt = f"{name}{index}"
             answers = [[function_call("add", {"a": index, "b": 1}, call_id=prompt)]]
             agent.model = ScriptedModel([*answers, [assistant_message(f"{prompt} is done")]])

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -227,21 +230,27 @@ def test_users(store: SessionStore) -> None:
         _run(other.add_items(ITEMS))  # type: ignore[arg-type]
 
 
-def test_concurrent_processes(persistent_target: str) -> None:
+def test_concurrent_processes(persistent_target: str, record_property: Callable[[str, object], None]) -> None:
     """Two processes run agents on one session: nothing is lost, doubled, or mixed."""
+    is_sqlite = persistent_target.endswith(".db")
+    count = 100 if "KERN_PEERS" in os.environ and is_sqlite else 10
+    record_property("suite", f"openai-agents {version('openai-agents')}: two processes, runs on one session")
+    record_property("store", "sqlite" if is_sqlite else "postgres" if "://" in persistent_target else "duckdb")
     open_store(persistent_target).close()
     script = Path(__file__).with_name("openai_runs_process.py")
     command = [sys.executable, str(script), persistent_target]
-    processes = [subprocess.Popen([*command, name]) for name in ("p", "q")]
+    processes = [subprocess.Popen([*command, name, str(count)]) for name in ("p", "q")]
     assert [process.wait() for process in processes] == [0, 0]
     with open_store(persistent_target) as store:
         items = _run(KernSession("chat", store).get_items())
+        record_property("passed", len({str(item["content"]) for item in items if item.get("role") == "user"}))
+        record_property("total", 2 * count)
         assert Counter(item["content"] for item in items if item.get("role") == "user") == Counter(
-            f"{name}{index}" for name in "pq" for index in range(10)
+            f"{name}{index}" for name in "pq" for index in range(count)
         )
         for start in range(0, len(items), 4):
             prompt, call, output, answer = items[start : start + 4]
             assert call["call_id"] == output["call_id"] == prompt["content"]
             assert answer["content"][0]["text"] == f"{prompt['content']} is done"
-        assert list(store.runs_df()["status"]) == ["COMPLETED"] * 20
+        assert list(store.runs_df()["status"]) == ["COMPLETED"] * 2 * count
         assert store.check().problems == []

@@ -1,9 +1,10 @@
 """The contract of pydantic-ai's conversation stores, told again: for theirs in memory, and for ours on every engine."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from copy import deepcopy
 from datetime import timedelta
+from importlib.metadata import version
 from typing import Any
 
 import pytest
@@ -35,6 +36,8 @@ from pydantic_ai.usage import RequestUsage, RunUsage
 
 from kern_nb.bridges.pydantic_ai import KernConversationStore
 from kern_nb.db import SessionStore
+
+SUITE = f"pydantic-ai {version('pydantic-ai-slim')}: contract of conversation stores (ours)"
 
 
 def ask(text: str) -> ModelRequest:
@@ -431,12 +434,18 @@ class Contract:
 
 class TestTheirStore(Contract):
     @pytest.fixture
-    def conversations(self) -> ConversationStore:
+    def conversations(self, record_property: Callable[[str, object], None]) -> ConversationStore:
+        record_property("suite", SUITE)
+        record_property("store", "theirs")
         return InMemoryConversationStore()
 
 
 @pytest.mark.every_engine
 class TestOurStore(Contract):
     @pytest.fixture
-    def conversations(self, store: SessionStore) -> ConversationStore:
+    def conversations(
+        self, store: SessionStore, engine_name: str, record_property: Callable[[str, object], None]
+    ) -> ConversationStore:
+        record_property("suite", SUITE)
+        record_property("store", engine_name)
         return KernConversationStore(store)
