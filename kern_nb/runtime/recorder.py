@@ -21,8 +21,6 @@ from pydantic_ai import messages as pai
 
 from kern_nb.db import SessionStore, codec
 from kern_nb.db.integrity import abandon
-from kern_nb.db.mapping import as_stored, result_status
-from kern_nb.db.run_writes import RunEnd
 from kern_nb.errors import RunClosed, UnstorableValue
 from kern_nb.events import base
 from kern_nb.extra_keys import ARGS, BY_TOOL, DURATION_S, PARTS, UNKNOWN
@@ -31,6 +29,7 @@ from kern_nb.records import Message, Requirement, Run, RunStatus, ToolCall, Tool
 from kern_nb.runtime import cancellation
 from kern_nb.runtime.event_loop import in_thread
 from kern_nb.runtime.events import EventSource
+from kern_nb.runtime.known_run import KnownRun, history_copy, opening_messages
 from kern_nb.runtime.run_state import RunState
 from kern_nb.runtime.workspace import Workspace
 from kern_nb.runtime.workspace_folder import WorkspaceFolder
@@ -95,7 +94,7 @@ class Recorder:
         self._writing = anyio.Lock()
         self.stored_run: Run | None = None
         self._buffer: list[Message] = []
-        self._messages: list[Message] | None = list(run.messages) if is_new else None
+        self._known = KnownRun(run, is_complete=is_new)
 
     def keep(self, content: bytes, media_type: str | None) -> str | None:
         """Store a file's bytes, if files are stored."""
@@ -114,7 +113,7 @@ class Recorder:
         def write() -> None:
             content = None if prompt is None else media.store_content(prompt, self.keep)
             first = opening_messages(instructions, copies, content)
-            self._track(self.store.append_messages(self.run.run_id, first))
+            self._known.add(self.store.append_messages(self.run.run_id, first))
 
         await in_thread(write)
 
@@ -258,7 +257,7 @@ class Recorder:
         def write() -> None:
             store_results = self._storage.tool_messages
             all_new = [*self._buffer, *new]
-            self._track(
+            self._known.add(
                 self.store.append_messages(self.run.run_id, all_new, session_state=state, store_results=store_results)
             )
             self._buffer = []
@@ -269,22 +268,6 @@ class Recorder:
 
         async with self._writing:  # so that messages are numbered in order
             await in_thread(write)
-
-    def _track(self, stored: Sequence[Message]) -> None:
-        """Add stored messages to the known run, as long as all of it is known."""
-        if self._messages is None:
-            return
-        calls = {call.tool_call_id: call for message in self._messages for call in message.tool_calls}
-        for message in stored:
-            call = calls.get(message.tool_call_id) if message.role == "tool" else None
-            if call is not None:
-                call.result, call.status = message.content, result_status(message)
-                call.duration_s = message.internal.get(DURATION_S)
-            # The call may have ended otherwise: under a repeated id, or without a known duration.
-            if message.role == "tool" and (call is None or not isinstance(call.duration_s, float)):
-                self._messages = None
-                return
-            self._messages.append(message)
 
     async def pause(self, requirements: Sequence[Requirement]) -> None:
         """Pause the run."""
@@ -309,17 +292,7 @@ class Recorder:
         values["internal"] = (
             (internal or {}) | (self.events.to_store(status, output=output, error=error) or {})
         ) or None
-        try:
-            state = await self._state_with_files()
-        except UnstorableValue:  # as it was when the last tool ended
-            if status == "COMPLETED":
-                raise
-            state = self._state.to_store()
-        try:
-            is_unchanged = codec.dumps(state) == self._stored_state
-        except UnstorableValue:  # raised again when it is stored
-            is_unchanged = False
-        values |= {"state_unchanged": True} if is_unchanged else {"session_state": state}
+        values |= await self._state_values(status)
         if self._last_response is not None:
             values |= {"model": self._last_response.model_name, "model_provider": self._last_response.provider_name}
 
@@ -329,8 +302,9 @@ class Recorder:
                 final.append(Message(role="assistant", content=self._partial_text, partial=True))
             end = self.store.finish_run(self.run.run_id, status=status, **values, messages=final)
             self._buffer, self._partial_text = [], ""
-            self._track(end.messages)
-            self._track_end(status, end, values)
+            self._known.add(end.messages)
+            if status == "COMPLETED" and self._storage.tool_messages:
+                self.stored_run = self._known.as_stored(self.store.tables, end, values)
             cancellation.check()
 
         try:
@@ -344,19 +318,6 @@ class Recorder:
             values |= {"session_state": None, "state_unchanged": False, "error": error or str(unstorable)}
             await in_thread(write)
 
-    def _track_end(self, status: RunStatus, end: RunEnd, values: dict[str, Any]) -> None:
-        """Set `stored_run`, where all of the run is known."""
-        if self._messages is None or status != "COMPLETED" or self.run.requirements or not self._storage.tool_messages:
-            return
-        calls = [call for message in self._messages for call in message.tool_calls]
-        if any(call.status == "started" for call in calls):
-            return
-        final = {name: value for name, value in values.items() if value is not None and name != "state_unchanged"}
-        final |= {"status": status, "session_state": end.session_state, "finished_at": end.finished_at}
-        final |= {} if end.internal is None else {"internal": end.internal}
-        run = self.run.model_copy(update=final | {"messages": self._messages, "tool_calls": []})
-        self.stored_run = as_stored(self.store.tables, run)
-
     async def fail(self, error: str, status: RunStatus = "ERROR", *, internal: dict[str, Any] | None = None) -> None:
         """End the run after an error; if even that cannot be written, release the run's lease."""
         try:
@@ -367,6 +328,20 @@ class Recorder:
             abandon(self.run.run_id)
             raise
 
+    async def _state_values(self, status: RunStatus) -> dict[str, Any]:
+        """Return the state of a run that ends, as arguments of `SessionStore.finish_run`."""
+        try:
+            state = await self._state_with_files()
+        except UnstorableValue:  # as it was when the last tool ended
+            if status == "COMPLETED":
+                raise
+            state = self._state.to_store()
+        try:
+            is_unchanged = codec.dumps(state) == self._stored_state
+        except UnstorableValue:  # raised again when it is stored
+            is_unchanged = False
+        return {"state_unchanged": True} if is_unchanged else {"session_state": state}
+
     async def _state_with_files(self) -> dict[str, Any]:
         """Return the state, with the files that tools changed in the folder of the workspace."""
         if self.folder.is_open:
@@ -376,17 +351,3 @@ class Recorder:
     def _duration_s(self) -> float:
         """Return the working time of the run in seconds, without the time that it was paused."""
         return self._earlier_duration_s + time.monotonic() - self._start_time
-
-
-def opening_messages(instructions: str | None, copies: Sequence[Message], prompt: Any) -> list[Message]:
-    """Return the first messages of a run; without a prompt, it answers the last message of the history."""
-    system = [Message(role="system", content=instructions)] if instructions else []
-    return [*system, *copies, *([] if prompt is None else [Message(role="user", content=prompt)])]
-
-
-def history_copy(message: Message) -> Message:
-    """Copy a message of the history into a run: marked, without the calls and tokens that its own run counts."""
-    calls = [{"tool_name": call.tool_name, "args": call.args} for call in message.tool_calls]
-    changes: dict[str, Any] = {"usage": None, "tool_calls": [], "message_index": None, "from_history": True}
-    changes |= {"extra": {"tool_calls": calls} if calls else {}, "internal": {}}
-    return message.model_copy(update=changes)

@@ -19,7 +19,7 @@ from kern_nb.extra_keys import STEP_PATH
 from kern_nb.interop.media import plain_value
 from kern_nb.record_methods.steps import OUTPUT
 from kern_nb.records import Requirement, Run
-from kern_nb.runtime import engine
+from kern_nb.runtime import run_lifecycle
 from kern_nb.runtime.context import RunContext
 from kern_nb.runtime.event_loop import in_thread
 from kern_nb.runtime.events import Emit, Event
@@ -39,7 +39,7 @@ async def start_run(settings: OwnerSettings, store: SessionStore, request: Reque
     Raises:
         RunFailed: a step failed; the run is stored with the error.
     """
-    run = await engine.store_request(settings, store, request, input=plain_value(request.prompt))
+    run = await run_lifecycle.store_request(settings, store, request, input=plain_value(request.prompt))
     state = initial_state(settings, run, request)
     model = request.parent.model if request.parent else None
     return await _execute(_Execution(settings, store, run, state, emit, request.user_id, model=model))
@@ -57,8 +57,8 @@ async def resume_run(
 ) -> Run:
     """Resume a run at the step where it stopped; see `kern_nb.workflow.Workflow.acontinue_run`."""
     step_runs = await in_thread(lambda: store.member_runs(before.run_id))
-    run = await engine.claim(store, before, user_id)
-    owner_id = await engine.load_owner(store, run, parent)
+    run = await run_lifecycle.claim(store, before, user_id)
+    owner_id = await run_lifecycle.load_owner(store, run, parent)
     state = resumed_state(settings, run, owner_id, parent)
     model = parent.model if parent else None
     options = {"rerun_interrupted": rerun_interrupted}
@@ -89,7 +89,7 @@ async def _execute(execution: _Execution, before: Run | None = None) -> Run:
         else:
             await recorder.finish("COMPLETED", output=plain_value(outputs[-1].content) if outputs else None)
 
-    return await engine.finish(execution.settings, execution.steps.context, work, before=before)
+    return await run_lifecycle.finish(execution.settings, execution.steps.context, work, before=before)
 
 
 @dataclass
@@ -108,7 +108,7 @@ class _Execution:
 
     def __post_init__(self) -> None:
         self.reviews = Reviews(self.run)
-        events = engine.event_source(self.settings, self.run, self.emit)
+        events = run_lifecycle.event_source(self.settings, self.run, self.emit)
         recorder = Recorder(self.store, self.run, self.state, Storage(), events)
         session_id, owner = self.run.session_id or "", self.settings.owner
         own_model = getattr(owner, "model", None)

@@ -17,7 +17,7 @@ from kern_nb.events import workflow
 from kern_nb.extra_keys import ADDITIONAL_DATA, STEP, STEP_OUTPUT, STEP_PATH
 from kern_nb.interop.media import plain_value
 from kern_nb.records import Run
-from kern_nb.runtime import engine
+from kern_nb.runtime import run_lifecycle
 from kern_nb.runtime.context import RunContext
 from kern_nb.runtime.event_loop import in_thread
 from kern_nb.runtime.events import Event, EventOptions, EventSource, ignore
@@ -243,7 +243,7 @@ class StepRunner:
         request = Request(prompt, context.session_id, context.user_id, {}, context, {STEP: name, STEP_PATH: path})
         # The workflow's run has set the default state: a key that a step deleted since then must not come back.
         settings = replace(self.settings, default_state={})
-        run = await engine.store_request(settings, context.store, request, input=prompt)
+        run = await run_lifecycle.store_request(settings, context.store, request, input=prompt)
         events = EventSource(run, None, ignore, EventOptions())  # the step's events are the workflow's
         folder = self.recorder.folder
         recorder = Recorder(context.store, run, context.session_state, Storage(), events, folder=folder)
