@@ -5,17 +5,15 @@ pydantic-ai runs the model and the tools; `kern_nb.runtime` stores the session. 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Unpack, overload
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from kern_nb import models
-from kern_nb.errors import BadUsage
+from kern_nb.agent.parameters import Instructions, require_counts, require_instructions, require_tools
+from kern_nb.agent.runs import AgentRuns
 from kern_nb.runtime.async_methods import async_method
-from kern_nb.runtime.prompt_text import INSTRUCTIONS_HINT
 from kern_nb.runtime.session_access import require_text
-from kern_nb.runtime.session_owner import SessionOwner
-from kern_nb.runtime.toolkits import Toolkit
 from kern_nb.runtime.unsupported import refuse_unsupported
 
 if TYPE_CHECKING:
@@ -24,7 +22,6 @@ if TYPE_CHECKING:
     from kern_nb.db import SessionStore
     from kern_nb.records import Message, Run, SessionType
     from kern_nb.runtime.context import RunContext
-    from kern_nb.runtime.run_options import AgentRunOptions, AsyncStream, Stream
     from kern_nb.runtime.settings import AgentSettings
     from kern_nb.runtime.structured_output import OutputSchema
     from kern_nb.runtime.summaries import SessionSummaryManager
@@ -32,36 +29,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Agent", "Instructions"]
 
-_COUNTS = (
-    "num_history_runs", "num_history_messages", "history_token_budget", "timeout_s", "max_requests", "retries",
-    "num_past_sessions_to_search", "num_past_session_runs_in_search", "max_tool_calls_from_history",
-    "delay_between_retries",
-)  # fmt: skip
-
 _MARKDOWN = "Format your answers as Markdown."
 
-Instructions = str | Sequence[str] | Callable[..., str | Awaitable[str]] | None
 
-
-def _require_tools(tools: Sequence[Any]) -> list[Any]:
-    """Check tools as far as possible without pydantic-ai."""
-    if not isinstance(tools, Sequence) or isinstance(tools, str):
-        raise BadUsage(f"tools must be a list of functions, got {tools!r}.", "For example: tools=[search, refund].")
-    names: set[str] = set()
-    tools = [item for part in tools for item in (part if isinstance(part, Toolkit) else [part])]
-    for item in tools:
-        if not callable(item) and not hasattr(item, "get_tools"):
-            hint = "Pass a function, tool(function, ...) or a pydantic-ai toolset."
-            raise BadUsage(f"A tool must be a function or a toolset, got {item!r}.", hint)
-        name = getattr(item, "name", None) or getattr(item, "__name__", None)
-        if callable(item) and isinstance(name, str):
-            if name in names:
-                raise BadUsage(f"Two tools are named {name!r}.", "Rename one: tool(fn, name=...).")
-            names.add(name)
-    return tools
-
-
-class Agent(SessionOwner):
+class Agent(AgentRuns):
     """A model with instructions and tools that stores every run in a session.
 
     Example:
@@ -197,13 +168,9 @@ class Agent(SessionOwner):
         self.role = role
         self.max_requests = max_requests
         self.output_schema = output_schema
-        self._arguments["tools"] = self._tools = _require_tools([tools] if callable(tools) else tools or ())
-        for count in _COUNTS:
-            value = self._arguments[count]
-            if value is not None and (not isinstance(value, (int, float)) or isinstance(value, bool) or value < 0):
-                raise BadUsage(f"{count} must be a number of at least 0, got {value!r}.", f"For example: {count}=3.")
-        if not (instructions is None or isinstance(instructions, (str, Sequence)) or callable(instructions)):
-            raise BadUsage(f"instructions must be a text, got {instructions!r}.", INSTRUCTIONS_HINT)
+        self._arguments["tools"] = self._tools = require_tools(tools or ())
+        require_counts(self._arguments)
+        require_instructions(instructions)
         require_text("description", description)
         # With a token budget, a manager only writes the summary when the budget needs it.
         manager_enables = session_summary_manager is not None and history_token_budget is None
@@ -322,142 +289,6 @@ class Agent(SessionOwner):
     async def _load_member_results(self, run: Run, context: RunContext) -> dict[str, Any] | None:
         """Return {}: an agent has no members."""
         return {}
-
-    # Running ----------------------------------------------------------------------------------------------------------
-
-    @overload
-    def run(self, input: Any, *, stream: Literal[False] | None = None, **options: Unpack[AgentRunOptions]) -> Run: ...
-    @overload
-    def run(self, input: Any, *, stream: Literal[True], **options: Unpack[AgentRunOptions]) -> Stream: ...
-    def run(
-        self,
-        input: Any,
-        *,
-        session_id: str | None = None,
-        user_id: str | None = None,
-        session_state: dict[str, Any] | None = None,
-        images: Any = None,
-        audio: Any = None,
-        videos: Any = None,
-        files: Any = None,
-        stream: bool | None = None,
-        stream_events: bool | None = None,
-        yield_run_output: bool = False,
-    ) -> Run | Stream:
-        """Run synchronously; see `arun`. Also works inside a running event loop, like that of a notebook's cell.
-
-        With ``stream``, returns a plain iterator of the events, which works in scripts, cells and threads.
-
-        Example:
-            >>> from kern_nb import Agent, InMemoryDb
-            >>> from kern_nb.models.scripted import ScriptedModel
-            >>> from kern_nb.run.agent import RunEvent
-            >>> agent = Agent(ScriptedModel("Hello Alice."), db=InMemoryDb())
-            >>> for chunk in agent.run("I am Alice", stream=True):
-            ...     print(chunk.event, repr(chunk.content) if chunk.event == RunEvent.run_content else "")
-            RunStarted
-            RunContent 'Hello '
-            RunContent 'Alice.'
-            RunCompleted
-        """
-        media = {"images": images, "audio": audio, "videos": videos, "files": files}
-        work = self._start(input, session_id, user_id, session_state, **media)
-        return self._run_sync(work, self._options(stream=stream, details=stream_events, yield_run=yield_run_output))
-
-    @overload
-    def arun(
-        self, input: Any, *, stream: Literal[False] | None = None, **options: Unpack[AgentRunOptions]
-    ) -> Coroutine[Any, Any, Run]: ...
-    @overload
-    def arun(self, input: Any, *, stream: Literal[True], **options: Unpack[AgentRunOptions]) -> AsyncStream: ...
-    def arun(
-        self,
-        input: Any,
-        *,
-        session_id: str | None = None,
-        user_id: str | None = None,
-        session_state: dict[str, Any] | None = None,
-        images: Any = None,
-        audio: Any = None,
-        videos: Any = None,
-        files: Any = None,
-        stream: bool | None = None,
-        stream_events: bool | None = None,
-        yield_run_output: bool = False,
-    ) -> Coroutine[Any, Any, Run] | AsyncStream:
-        """Run on an input: ``await agent.arun(...)``. Every message is stored as it comes.
-
-        With ``stream``: ``async for event in agent.arun(..., stream=True)``. The run is at most one event ahead of who
-        reads the stream: it waits before it calls the model or a tool. A stream that is closed before its end cancels
-        the run, which is stored with the partial answer.
-
-        Args:
-            input: A text, a list of texts and files, or any other value, which becomes JSON.
-            session_id: The session; the agent's own where None, and a new one where it has none.
-            user_id: The owner of the session; the agent's default where None.
-            session_state: State that takes precedence over the stored one, which takes precedence over the agent's.
-            images: Images as bytes, paths or URLs, one or several; likewise the next three.
-            audio: Audio.
-            videos: Videos.
-            files: Documents.
-            stream: Return an iterator of events; the default of the constructor where None.
-            stream_events: Also the finer events: model requests, reasoning, summaries.
-            yield_run_output: Yield the run after the last event of a stream.
-
-        Returns:
-            The run as stored; its status is PAUSED if it has pending requirements.
-
-        Raises:
-            RunFailed: the run ended with an error, and is stored with it. A stream has the error's event before.
-            OwnerMismatch: the session belongs to another user; nothing is stored.
-        """
-        media = {"images": images, "audio": audio, "videos": videos, "files": files}
-        work = self._start(input, session_id, user_id, session_state, **media)
-        return self._run_async(work, self._options(stream=stream, details=stream_events, yield_run=yield_run_output))
-
-    def print_response(
-        self,
-        input: Any,
-        *,
-        session_id: str | None = None,
-        user_id: str | None = None,
-        session_state: dict[str, Any] | None = None,
-        images: Any = None,
-        audio: Any = None,
-        videos: Any = None,
-        files: Any = None,
-        stream: bool | None = None,
-    ) -> None:
-        """Run, and print the response into the cell, or on the terminal. Parameters as for `arun`.
-
-        It is printed as it comes, or with ``stream=False`` once at the end.
-        """
-        media = {"images": images, "audio": audio, "videos": videos, "files": files}
-        self._print(self._start(input, session_id, user_id, session_state, **media), stream=stream)
-
-    async def aprint_response(
-        self,
-        input: Any,
-        *,
-        session_id: str | None = None,
-        user_id: str | None = None,
-        session_state: dict[str, Any] | None = None,
-        images: Any = None,
-        audio: Any = None,
-        videos: Any = None,
-        files: Any = None,
-        stream: bool | None = None,
-    ) -> None:
-        """Do `print_response` asynchronously."""
-        media = {"images": images, "audio": audio, "videos": videos, "files": files}
-        await self._aprint(self._start(input, session_id, user_id, session_state, **media), stream=stream)
-
-    def _build_prompt(
-        self, input: Any, images: Any = None, audio: Any = None, videos: Any = None, files: Any = None
-    ) -> Any:
-        from kern_nb.interop import media
-
-        return media.build_prompt(input, {"image": images, "audio": audio, "video": videos, "document": files})
 
     # Sessions ---------------------------------------------------------------------------------------------------------
 

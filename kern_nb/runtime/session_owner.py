@@ -79,95 +79,34 @@ class SessionOwner(RunModes):
     # Running ----------------------------------------------------------------------------------------------------------
 
     @overload
+    @abstractmethod
     def run(self, input: Any, *, stream: Literal[False] | None = None, **options: Unpack[RunOptions]) -> Run: ...
     @overload
+    @abstractmethod
     def run(self, input: Any, *, stream: Literal[True], **options: Unpack[RunOptions]) -> Stream: ...
-    def run(
-        self,
-        input: Any,
-        *,
-        session_id: str | None = None,
-        user_id: str | None = None,
-        session_state: dict[str, Any] | None = None,
-        stream: bool | None = None,
-        stream_events: bool | None = None,
-        yield_run_output: bool = False,
-    ) -> Run | Stream:
-        """Run synchronously; see `arun`. Also works inside a running event loop, like that of a notebook's cell.
-
-        With ``stream``, returns a plain iterator of the events, which works in scripts, cells and threads.
-        """
-        work = self._start(input, session_id, user_id, session_state)
-        return self._run_sync(work, self._options(stream=stream, details=stream_events, yield_run=yield_run_output))
+    @abstractmethod
+    def run(self, input: Any, *, stream: bool | None = None, **options: Unpack[RunOptions]) -> Run | Stream:
+        """Run synchronously; see `arun`."""
 
     @overload
+    @abstractmethod
     def arun(
         self, input: Any, *, stream: Literal[False] | None = None, **options: Unpack[RunOptions]
     ) -> Coroutine[Any, Any, Run]: ...
     @overload
+    @abstractmethod
     def arun(self, input: Any, *, stream: Literal[True], **options: Unpack[RunOptions]) -> AsyncStream: ...
+    @abstractmethod
     def arun(
-        self,
-        input: Any,
-        *,
-        session_id: str | None = None,
-        user_id: str | None = None,
-        session_state: dict[str, Any] | None = None,
-        stream: bool | None = None,
-        stream_events: bool | None = None,
-        yield_run_output: bool = False,
+        self, input: Any, *, stream: bool | None = None, **options: Unpack[RunOptions]
     ) -> Coroutine[Any, Any, Run] | AsyncStream:
-        """Run on an input: ``await owner.arun(...)``. Every message is stored as it comes.
+        """Run on an input; see `kern_nb.agent.Agent.arun` and `kern_nb.workflow.Workflow.arun`."""
 
-        With ``stream``: ``async for event in owner.arun(..., stream=True)``. The run is at most one event ahead of who
-        reads the stream: it waits before it calls the model or a tool. A stream that is closed before its end cancels
-        the run, which is stored with the partial answer.
-
-        Args:
-            input: A text, or any other value, which becomes JSON.
-            session_id: The session; the owner's own where None, and a new one where it has none.
-            user_id: The owner of the session; the default user where None.
-            session_state: State that takes precedence over the stored one.
-            stream: Return an iterator of events; the default of the constructor where None.
-            stream_events: Also the finer events: model requests, reasoning, summaries, steps.
-            yield_run_output: Yield the run after the last event of a stream.
-
-        Returns:
-            The run as stored; its status is PAUSED if it has pending requirements.
-
-        Raises:
-            RunFailed: the run ended with an error, and is stored with it. A stream has the error's event before.
-            OwnerMismatch: the session belongs to another user; nothing is stored.
-        """
-        work = self._start(input, session_id, user_id, session_state)
-        return self._run_async(work, self._options(stream=stream, details=stream_events, yield_run=yield_run_output))
-
+    @abstractmethod
     def print_response(
-        self,
-        input: Any,
-        *,
-        session_id: str | None = None,
-        user_id: str | None = None,
-        session_state: dict[str, Any] | None = None,
-        stream: bool | None = None,
+        self, input: Any, *, session_id: str | None = None, user_id: str | None = None, stream: bool | None = None
     ) -> None:
-        """Run, and print the response into the cell, or on the terminal. Parameters as for `arun`.
-
-        It is printed as it comes, or with ``stream=False`` once at the end.
-        """
-        self._print(self._start(input, session_id, user_id, session_state), stream=stream)
-
-    async def aprint_response(
-        self,
-        input: Any,
-        *,
-        session_id: str | None = None,
-        user_id: str | None = None,
-        session_state: dict[str, Any] | None = None,
-        stream: bool | None = None,
-    ) -> None:
-        """Do `print_response` asynchronously."""
-        await self._aprint(self._start(input, session_id, user_id, session_state), stream=stream)
+        """Run, and print the response; see `kern_nb.agent.Agent.print_response`."""
 
     @overload
     def continue_run(
