@@ -30,8 +30,7 @@ from kern_nb.control_characters import escape_controls
 from kern_nb.display import DisplayMixin
 from kern_nb.errors import UnstorableValue
 from kern_nb.extra_keys import EVENTS
-from kern_nb.record_methods.requirements import RequirementMethods
-from kern_nb.record_methods.runs import RunMethods
+from kern_nb.record_methods import requirements as requirement_methods
 from kern_nb.record_methods.sessions import SessionMethods
 from kern_nb.record_methods.steps import StepRequirementMethods, StepRunMethods
 
@@ -62,7 +61,7 @@ PART_TYPES = frozenset(
 )  # fmt: skip
 """The types of message parts: the store's own, and those of the formats of providers."""
 
-UNRESOLVED_STATUSES = ("pending", "claimed")
+UNRESOLVED_STATUSES = requirement_methods.UNRESOLVED_STATUSES
 """A requirement with one of these statuses has no answer."""
 
 
@@ -246,7 +245,7 @@ class Message(Record):
         return self.partial is True
 
 
-class Requirement(StepRequirementMethods, RequirementMethods, Record):
+class Requirement(StepRequirementMethods, Record):
     """What a paused run requires from a person, and the answer. Its id is unique within its run.
 
     ``approved`` is whether the call may run. ``answer`` is the edited arguments (confirmation) or the requested value.
@@ -286,7 +285,7 @@ class Requirement(StepRequirementMethods, RequirementMethods, Record):
         return self.run_id, self.requirement_id
 
 
-class Run(StepRunMethods, RunMethods, DisplayMixin, Record):
+class Run(StepRunMethods, DisplayMixin, Record):
     """One interaction of a session: an input, messages and tool calls, an output.
 
     ``tool_calls`` lists every call of the run; calls that are only in messages are added. In a branch, a run with

@@ -69,8 +69,8 @@ def compute_run_totals(conversation: Conversation) -> list[dict[str, Any]]:
             totals[root["run_id"]] = {name: root[name] for name in ("run_id", "run_index", *RUN_TOTALS)}
         if root is not row:  # its time is within that of the root
             for name in RUN_TOTALS[:-1]:
-                known = [value for value in (totals[root["run_id"]][name], row[name]) if value is not None]
-                totals[root["run_id"]][name] = sum(known) if known else None
+                amounts = [value for value in (totals[root["run_id"]][name], row[name]) if value is not None]
+                totals[root["run_id"]][name] = sum(amounts) if amounts else None
     cut_index = session["fork_run_index"] if is_cut else None
     return [run for run in totals.values() if run["run_index"] != cut_index]
 

@@ -38,11 +38,11 @@ def recall(run: Run, required: Iterable[Any], options: Mapping[str, Any], *, cal
         BadUsage: An argument is missing: another process passed it.
     """
     arguments = {**_options.get(run.run_id, {}), **options}
-    missing = [str(name) for name in required if name not in arguments]
-    if missing:
+    absent = [str(name) for name in required if name not in arguments]
+    if absent:
         raise BadUsage(
-            f"Run {run.session_id}/{run.run_index} was started with {', '.join(missing)}, which is not stored.",
-            f"Pass it: {call.format(options=', '.join(f'{name}=...' for name in missing))}",
+            f"Run {run.session_id}/{run.run_index} was started with {', '.join(absent)}, which is not stored.",
+            f"Pass it: {call.format(options=', '.join(f'{name}=...' for name in absent))}",
         )
     return arguments
 

@@ -212,12 +212,12 @@ def left_sessions(connection: Connection, store: Database, session_id: str) -> l
     """The sessions that a session has left, the latest first, if their ids were generated."""
     s = store.tables.sessions
     n = 1
-    left: list[str] = []
+    session_ids: list[str] = []
     while True:
         query = sa.select(s.c.session_data).where(s.c.session_id == f"{session_id}~{n}")
         row = connection.execute(query).first()
         if row is None:
-            return left[::-1]
+            return session_ids[::-1]
         if (row[0] or {}).get(LEFT_BY) == session_id:
-            left.append(f"{session_id}~{n}")
+            session_ids.append(f"{session_id}~{n}")
         n += 1

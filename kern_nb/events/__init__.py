@@ -34,14 +34,14 @@ def event_class(owner: SessionType, kind: type[BaseRunOutputEvent]) -> type[Base
 def event_from_dict(values: dict[str, Any]) -> BaseRunOutputEvent:
     """Return the event of `BaseRunOutputEvent.to_dict`; fields that its class lacks are left out."""
     cls = _BY_VALUE.get(values.get("event", ""), BaseRunOutputEvent)
-    known = {item.name: values[item.name] for item in fields(cls) if item.name in values}
-    if isinstance(tool := known.get("tool"), dict):
-        known["tool"] = ToolCall.model_validate(tool)
-    if isinstance(tools := known.get("tools"), list):
-        known["tools"] = [ToolCall.model_validate(item) for item in tools]
-    if isinstance(index := known.get("step_index"), list):
-        known["step_index"] = tuple(index)
-    return cls(**known)
+    arguments = {item.name: values[item.name] for item in fields(cls) if item.name in values}
+    if isinstance(tool := arguments.get("tool"), dict):
+        arguments["tool"] = ToolCall.model_validate(tool)
+    if isinstance(tools := arguments.get("tools"), list):
+        arguments["tools"] = [ToolCall.model_validate(item) for item in tools]
+    if isinstance(index := arguments.get("step_index"), list):
+        arguments["step_index"] = tuple(index)
+    return cls(**arguments)
 
 
 def event_values() -> frozenset[str]:

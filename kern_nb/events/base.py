@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, fields
 from time import time
 from typing import Any, ClassVar
 
-from kern_nb.records import UNRESOLVED_STATUSES, Requirement, Run, SessionSummary, ToolCall
+from kern_nb.records import Requirement, Run, SessionSummary, ToolCall
 
 _NOT_STORED = ("run", "requirements", "session_summary")
 
@@ -130,7 +130,7 @@ class Paused(Ended):
     @property
     def active_requirements(self) -> list[Requirement]:
         """The requirements that nobody has answered."""
-        return [item for item in self.requirements or [] if item.status in UNRESOLVED_STATUSES]
+        return [item for item in self.requirements or [] if not item.is_resolved()]
 
 
 @dataclass(kw_only=True)

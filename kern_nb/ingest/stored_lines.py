@@ -177,8 +177,8 @@ class StoredLines:
     def get_imported(self, session_id: str) -> StoredLine | None:
         """The line of a session as it was imported: if its head was moved back, of the session that has the rest."""
         line = self.get(session_id)
-        while line is not None and isinstance(left := (line.session["session_data"] or {}).get(REWOUND_FROM), str):
-            line = self.get(left)
+        while line is not None and isinstance(source_id := (line.session["session_data"] or {}).get(REWOUND_FROM), str):
+            line = self.get(source_id)
         return line
 
     def add(self, line: StoredLine) -> None:

@@ -49,8 +49,8 @@ def matching(name: str | None) -> dict[str, SessionOwner]:
 def attached_agents() -> dict[str, Attachment]:
     """Return the attached agents of other frameworks by the variable of the notebook that holds them."""
     values = {name: value for name, value in dict(variables()).items() if not name.startswith("_")}
-    found = {name: attachments.find(value) for name, value in values.items()}
-    return {name: a for name, a in found.items() if a is not None and a.framework != attachments.OWN}
+    by_variable = {name: attachments.find(value) for name, value in values.items()}
+    return {name: a for name, a in by_variable.items() if a is not None and a.framework != attachments.OWN}
 
 
 def runners() -> dict[str, Runner]:
@@ -103,8 +103,8 @@ def find_runner(name: str) -> Runner:
     """Return an agent that can resume a run, ours or attached, by its variable, id or name; errors as for `find`."""
     if (attachment := attachments.find(variables().get(name))) and attachment.framework != attachments.OWN:
         return attachment
-    named = {variable: a for variable, a in attached_agents().items() if name in a.owner_names}
-    matches: dict[str, Runner] = {**matching(name), **named}
+    by_name = {variable: a for variable, a in attached_agents().items() if name in a.owner_names}
+    matches: dict[str, Runner] = {**matching(name), **by_name}
     return _find(name, matches, runners())
 
 

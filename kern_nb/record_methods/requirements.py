@@ -13,7 +13,8 @@ from kern_nb.errors import BadUsage
 if TYPE_CHECKING:
     from kern_nb.records import Requirement, ToolCall
 
-_UNRESOLVED = ("pending", "claimed")
+UNRESOLVED_STATUSES = ("pending", "claimed")
+"""A requirement with one of these statuses has no answer."""
 
 
 class UserInputField:
@@ -202,7 +203,7 @@ class RequirementMethods:
 
     def is_resolved(self) -> bool:
         """Whether it has an answer, stored or not, or has expired."""
-        return self.status not in _UNRESOLVED or self.approved is not None
+        return self.status not in UNRESOLVED_STATUSES or self.approved is not None
 
     @property
     def confirmation(self) -> bool | None:
@@ -259,7 +260,7 @@ class RequirementMethods:
 
     def enter_values(self, values: Mapping[str, Any]) -> None:
         """Enter arguments of a user input, also after others were entered, until the answer is stored."""
-        if self.kind != "user_input" or self.status not in _UNRESOLVED:
+        if self.kind != "user_input" or self.status not in UNRESOLVED_STATUSES:
             self._require("user_input")
         fields = {field.name for field in self.user_input_schema}
         if unknown := sorted(set(values) - fields):

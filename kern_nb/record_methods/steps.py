@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from kern_nb.errors import BadUsage
 from kern_nb.extra_keys import FIELD_SCHEMA, REQUIRED_FIELDS, STEP_PATH
+from kern_nb.record_methods.requirements import RequirementMethods
+from kern_nb.record_methods.runs import RunMethods
 
 if TYPE_CHECKING:
     from kern_nb.records import Requirement
@@ -17,23 +19,12 @@ if TYPE_CHECKING:
 OUTPUT = "output"
 CHOICE = "choice"
 
-_UNRESOLVED = ("pending", "claimed")
 
-
-class StepRequirementMethods:
+class StepRequirementMethods(RequirementMethods):
     """How a question of a workflow's node is answered."""
 
     if TYPE_CHECKING:
-        requirement_id: str
-        kind: Any
-        status: Any
-        tool_name: str | None
-        args: Any
         prompt: str | None
-        approved: bool | None
-        answer: Any
-        note: str | None
-        extra: dict[str, Any]
 
     @property
     def step_name(self) -> str | None:
@@ -69,17 +60,17 @@ class StepRequirementMethods:
     @property
     def needs_output_review(self) -> bool:
         """Whether an output is still to be reviewed."""
-        return self.requires_output_review and self._is_open
+        return self.requires_output_review and not self.is_resolved()
 
     @property
     def needs_route_selection(self) -> bool:
         """Whether steps are still to be selected."""
-        return self.requires_route_selection and self._is_open
+        return self.requires_route_selection and not self.is_resolved()
 
     @property
     def needs_decision(self) -> bool:
         """Whether a person has still to decide about an error."""
-        return self.is_of_error and self._is_open
+        return self.is_of_error and not self.is_resolved()
 
     @property
     def is_of_error(self) -> bool:
@@ -107,8 +98,8 @@ class StepRequirementMethods:
     def set_user_input(self, **values: Any) -> None:
         """Enter the values of a step by name."""
         required = self.extra.get(REQUIRED_FIELDS) or []
-        if missing := [name for name in required if values.get(name) in (None, "")]:
-            raise BadUsage(f"{self.tool_name} needs {', '.join(missing)}.", f"set_user_input({missing[0]}=...)")
+        if absent := [name for name in required if values.get(name) in (None, "")]:
+            raise BadUsage(f"{self.tool_name} needs {', '.join(absent)}.", f"set_user_input({absent[0]}=...)")
         self._mark("values", is_asked=self.kind == "user_input", answer=values)
 
     def select(self, *choices: str) -> None:
@@ -129,25 +120,18 @@ class StepRequirementMethods:
         key = self.extra.get(STEP_PATH)
         return key if isinstance(key, str) else ""
 
-    @property
-    def _is_open(self) -> bool:
-        return self.status in _UNRESOLVED and self.approved is None
-
     def _mark(self, subject: str, *, is_asked: bool, approved: bool = True, answer: Any = None) -> None:
         if not is_asked:
             message = f"Requirement {self.requirement_id} ({self.kind}) does not ask for {subject}."
             raise BadUsage(message, "Answer what it asks: requirement.prompt")
-        if not self._is_open:
+        if self.is_resolved():
             message = f"Requirement {self.requirement_id} ({self.tool_name or self.kind}) has an answer."
             raise BadUsage(message, "A requirement is answered once; continue the run.")
         self.approved, self.answer = approved, answer
 
 
-class StepRunMethods:
+class StepRunMethods(RunMethods):
     """The questions of a workflow's run."""
-
-    if TYPE_CHECKING:
-        requirements: list[Requirement]
 
     @property
     def step_requirements(self) -> list[Requirement]:
@@ -157,7 +141,7 @@ class StepRunMethods:
     @property
     def active_step_requirements(self) -> list[Requirement]:
         """Those of `step_requirements` without an answer."""
-        return [item for item in self.step_requirements if item.status in _UNRESOLVED and item.approved is None]
+        return [item for item in self.step_requirements if not item.is_resolved()]
 
     @property
     def steps_requiring_confirmation(self) -> list[Requirement]:

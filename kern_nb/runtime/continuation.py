@@ -45,12 +45,12 @@ class Continuation:
         Raises:
             BadUsage: a value is not valid, or two contradict each other.
         """
-        place = self.continue_from
-        is_index = isinstance(place, int) and not isinstance(place, bool) and place >= 0
-        if place not in ("end", "last_user") and not is_index:
-            message = f"continue_from must be 'end', 'last_user' or a number of messages, got {place!r}."
+        position = self.continue_from
+        is_index = isinstance(position, int) and not isinstance(position, bool) and position >= 0
+        if position not in ("end", "last_user") and not is_index:
+            message = f"continue_from must be 'end', 'last_user' or a number of messages, got {position!r}."
             raise BadUsage(message, "continue_from=3 keeps the first three messages of the run.")
-        if self.regenerate and (self.fork or place != "end"):
+        if self.regenerate and (self.fork or position != "end"):
             raise BadUsage("regenerate takes neither fork nor continue_from.", "It keeps all but the last answer.")
 
     @property
@@ -123,15 +123,15 @@ def store_answers(store: SessionStore, run: Run, continuation: Continuation, use
 def _kept_messages(run: Run, continuation: Continuation) -> int:
     """Return the number of the run's first messages that a branch keeps."""
     messages = run.messages
-    place = continuation.continue_from
+    position = continuation.continue_from
     if continuation.regenerate:
         last = messages[-1] if messages else None
         if last is None or last.role != "assistant" or last.tool_calls:
             raise BadUsage(f"Run {run.run_id} has no last answer to regenerate.", "Resume it: continue_run(run_id)")
         return len(messages) - 1
-    if isinstance(place, int):
-        return min(place, len(messages))
-    if place == "end":
+    if isinstance(position, int):
+        return min(position, len(messages))
+    if position == "end":
         return len(messages)
     users = [index for index, message in enumerate(messages) if message.role == "user" and not message.from_history]
     if not users:
@@ -153,8 +153,8 @@ def create_branch(store: SessionStore, run: Run, continuation: Continuation, use
     if run.status in ("RUNNING", "PENDING"):
         raise BadUsage(f"Run {run.run_id} is {run.status}.", "Wait for its end, or cancel it: cancel_run(run_id)")
     n = _kept_messages(run, continuation)
-    kept, rest = run.messages[:n], run.messages[n:]
-    conversation = [message for message in kept if message.role not in ("system", "developer")]
+    inherited, rest = run.messages[:n], run.messages[n:]
+    conversation = [message for message in inherited if message.role not in ("system", "developer")]
     if continuation.input is None:
         last = conversation[-1] if conversation else None
         if last is None or (last.role == "assistant" and not last.tool_calls):
@@ -164,7 +164,7 @@ def create_branch(store: SessionStore, run: Run, continuation: Continuation, use
     if not conversation:
         options["before"] = run.run_index
     elif rest or run.status != "COMPLETED":
-        options["after"] = (run.run_index, kept[-1].message_index)
+        options["after"] = (run.run_index, inherited[-1].message_index)
     else:
         options["after"] = run.run_index
     session_id = run.session_id or ""

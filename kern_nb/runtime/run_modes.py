@@ -38,11 +38,11 @@ class RunModes(SessionCache):
         from kern_nb.events import event_values
         from kern_nb.runtime.events import DEFAULT_EVENTS_TO_SKIP, EventOptions
 
-        skip, known = self.events_to_skip, event_values()
+        skip, all_values = self.events_to_skip, event_values()
         values = DEFAULT_EVENTS_TO_SKIP if skip is None else frozenset(str(getattr(e, "value", e)) for e in skip)
-        if unknown := sorted(values - known):
+        if unknown := sorted(values - all_values):
             raise BadUsage(
-                f"events_to_skip has {unknown[0]!r}, which is not an event.", did_you_mean(unknown[0], known)
+                f"events_to_skip has {unknown[0]!r}, which is not an event.", did_you_mean(unknown[0], all_values)
             )
         members = self._arguments.get(self._members_argument, True)
         return EventOptions(store=self.store_events, skip=values, members=members)

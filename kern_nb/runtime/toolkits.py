@@ -48,10 +48,10 @@ class Toolkit:
         self._included, self._excluded = include_tools, set(exclude_tools or ())
         self._confirmed = set(requires_confirmation_tools or ())
         self._external = set(external_execution_required_tools or ())
-        known = [_name(item) for item in self.tools]
-        named = {*(include_tools or ()), *self._excluded, *self._confirmed, *self._external}
-        if unknown := sorted(named - set(known)):
-            hint = did_you_mean(unknown[0], known, f"Its tools are {', '.join(known) or 'none'}.")
+        names = [_name(item) for item in self.tools]
+        listed = {*(include_tools or ()), *self._excluded, *self._confirmed, *self._external}
+        if unknown := sorted(listed - set(names)):
+            hint = did_you_mean(unknown[0], names, f"Its tools are {', '.join(names) or 'none'}.")
             raise BadUsage(f"Toolkit {name!r} has no tool {unknown[0]!r}.", hint)
 
     def __iter__(self) -> Iterator[Callable[..., Any]]:

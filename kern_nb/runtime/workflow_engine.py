@@ -174,18 +174,18 @@ class _Execution:
         if isinstance(node, Loop):
             return await self._run_loop(node, path, scope)
         fields: dict[str, Any]
-        ended: dict[str, Any]
+        outcome: dict[str, Any]
         nodes: Sequence[Node]
         if isinstance(node, Condition):
             holds = not answers.is_else and await self._evaluate(node, path, scope)
-            fields, ended = {"condition_result": holds}, {"branch": "if" if holds else "else"}
+            fields, outcome = {"condition_result": holds}, {"branch": "if" if holds else "else"}
             nodes, inner = (node.steps, f"{path}.then.") if holds else (node.else_steps, f"{path}.else.")
         elif isinstance(node, Router):
             names = answers.choices if answers.choices is not None else await self._select(node, path, scope)
             choices = {choice.title: choice for choice in node.choices}
-            nodes, inner, fields, ended = [choices[name] for name in names], f"{path}.", {"selected_steps": names}, {}
+            nodes, inner, fields, outcome = [choices[name] for name in names], f"{path}.", {"selected_steps": names}, {}
         elif isinstance(node, Steps):
-            nodes, inner, fields, ended = node.steps, f"{path}.", {"steps_count": len(node.steps)}, {}
+            nodes, inner, fields, outcome = node.steps, f"{path}.", {"steps_count": len(node.steps)}, {}
         else:
             raise TypeError(f"unknown node {node!r}")
         ends_at_failure = node.human_review.on_error == "skip"
@@ -193,7 +193,7 @@ class _Execution:
         self.steps.emit_event(started_event, node.title, path, **fields)
         outputs = await self.run_sequence(nodes, inner, scope, ends_at_failure=ends_at_failure)
         output = _combine(node, path, outputs)
-        self.steps.emit_event(completed_event, node.title, path, content=_content(output), **fields, **ended)
+        self.steps.emit_event(completed_event, node.title, path, content=_content(output), **fields, **outcome)
         return output
 
     async def _run_parallel(self, node: Parallel, path: str, scope: Scope) -> StepOutput:
@@ -247,8 +247,8 @@ class _Execution:
                     return _edited(combined, answer) if verdict == "approve" else None
                 scope = replace(scope, additional=start.additional | _feedback(combined, answer))
         output = _combine(node, path, outputs)
-        ended = {"content": _content(output), "total_iterations": n_iterations, **limit}
-        self.steps.emit_event(workflow.LoopExecutionCompletedEvent, node.title, path, **ended)
+        outcome = {"content": _content(output), "total_iterations": n_iterations, **limit}
+        self.steps.emit_event(workflow.LoopExecutionCompletedEvent, node.title, path, **outcome)
         return output
 
     async def _evaluate(self, node: Condition, path: str, scope: Scope) -> bool:

@@ -241,7 +241,7 @@ def _problem(values: dict[str, Any], fields: Sequence[UserInputField], *, is_lis
         if not is_list and (not isinstance(value, kind) or is_wrong_bool):
             return f"{item.name} must be a value of type {item.field_type}, got {as_text(value)}."
         selected = value if is_list else [value]
-        if item.allowed_values and (wrong := [one for one in selected if one not in item.allowed_values]):
+        if item.allowed_values and (wrong := [choice for choice in selected if choice not in item.allowed_values]):
             return f"{as_text(wrong[0])} is not one of {', '.join(map(str, item.allowed_values))}."
         if is_list and len(selected) > 1 and not review.allow_multiple_selections:
             return "Select one."

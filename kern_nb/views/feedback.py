@@ -106,20 +106,20 @@ def check_choices(questions: Sequence[Question], answer: Any) -> dict[str, list[
             hint = did_you_mean(str(name), by_name, _example(questions))
             raise BadUsage(f"Unknown question {name!r}.", hint)
         choices[by_name[name].text] = _check(by_name[name], value)
-    if missing := [question.name for question in questions if question.text not in choices]:
-        raise BadUsage(f"No choice for {', '.join(map(repr, missing))}.", _example(questions))
+    if absent := [question.name for question in questions if question.text not in choices]:
+        raise BadUsage(f"No choice for {', '.join(map(repr, absent))}.", _example(questions))
     return {question.text: choices[question.text] for question in questions}
 
 
 def _check(question: Question, value: Any) -> list[str]:
     values = value if isinstance(value, list) else _split(question, value)
-    chosen = list(dict.fromkeys(_label(question, item) for item in values))
-    if not chosen:
+    labels = list(dict.fromkeys(_label(question, item) for item in values))
+    if not labels:
         raise BadUsage(f"No choice for {question.name!r}.", _options(question))
-    if len(chosen) > 1 and not question.is_multiple:
-        message = f"{question.name!r} takes one choice, got {len(chosen)}: {', '.join(chosen)}."
+    if len(labels) > 1 and not question.is_multiple:
+        message = f"{question.name!r} takes one choice, got {len(labels)}: {', '.join(labels)}."
         raise BadUsage(message, _options(question))
-    return chosen
+    return labels
 
 
 def _split(question: Question, value: Any) -> list[Any]:

@@ -88,8 +88,8 @@ def answer_commands(requirement: Requirement, key: str) -> list[str]:
     key = quote(key)
     values = " ".join(f"{quote(name)}=VALUE" for name in field_names(requirement)) or "VALUE"
     if questions := feedback.questions_of(requirement):
-        several = [f"{quote(question.name)}=CHOICE" for question in questions]
-        values = "CHOICE" if len(questions) == 1 else " ".join(several)
+        assignments = [f"{quote(question.name)}=CHOICE" for question in questions]
+        values = "CHOICE" if len(questions) == 1 else " ".join(assignments)
     answer = f"%kern approve {key}" if requirement.kind == "confirmation" else f"%kern answer {key} {values}"
     return [answer, f"%kern reject {key}"]
 

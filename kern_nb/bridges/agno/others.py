@@ -56,7 +56,7 @@ def passes_others_on(cls: T) -> T:
     for name, method in inspect.getmembers(BaseDb, inspect.isfunction):
         if (
             not name.startswith("_")
-            and name not in vars(cls)
+            and getattr(cls, name) is method
             and "raise NotImplementedError" in inspect.getsource(method)
         ):
             setattr(cls, name, _passed_on(name, method))

@@ -192,13 +192,13 @@ def read_sessions(store: SessionStore, sessions: Iterable[Session], cache: RunCa
     """
     sessions = list(sessions)
     result = {s.session_id: SessionRuns(store, s.session_id, cache).dicts() for s in sessions if s.parent_session_id}
-    whole = [session.session_id for session in sessions if not session.parent_session_id]
-    if not whole:
+    roots = [session.session_id for session in sessions if not session.parent_session_id]
+    if not roots:
         return result
     tables = store.tables
-    rows: dict[str, list[StoredRow]] = {session_id: [] for session_id in whole}
+    rows: dict[str, list[StoredRow]] = {session_id: [] for session_id in roots}
     with store.read_connection() as connection:
-        for row in _small_rows(connection, tables, Lineage(map(Segment, whole))):
+        for row in _small_rows(connection, tables, Lineage(map(Segment, roots))):
             rows[row["session_id"]].append(row)
         selections = {
             session_id: _Selection(own, Lineage([Segment(session_id)]), cache.texts(session_id))

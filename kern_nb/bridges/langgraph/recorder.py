@@ -134,8 +134,9 @@ class Recorder:
         parent, key = step.parent, step.checkpoint.key
         calling = self._calling(connection, step)
         if calling is not None:
-            known = b"".join(self._steps.items(connection, calling, step.messages or "messages"))
-            step.fresh = [f for f in step.fresh if not _is_known(f, known)]  # the caller's messages are said already
+            caller_items = b"".join(self._steps.items(connection, calling, step.messages or "messages"))
+            # the caller's messages are said already
+            step.fresh = [item for item in step.fresh if not _is_known(item, caller_items)]
         run = self._runs.find(connection, parent.run_id if parent else None)
         if run is not None and step.source != "input":
             n_messages = parent.n_messages if parent else 0

@@ -88,13 +88,13 @@ class KernSaver(BaseCheckpointSaver[Any]):
                 else self._tuple(connection, checkpoint, {}, config if checkpoint_id else None)
             )
 
-        found = self._read(read, None)
+        result = self._read(read, None)
         if not namespace:  # an invocation begins with this
-            self._note_entry(thread_id, found)
-        return found
+            self._note_entry(thread_id, result)
+        return result
 
-    def _note_entry(self, thread_id: str, found: CheckpointTuple | None) -> None:
-        step = found.metadata.get("step") if found is not None else _BEFORE_INPUT
+    def _note_entry(self, thread_id: str, result: CheckpointTuple | None) -> None:
+        step = result.metadata.get("step") if result is not None else _BEFORE_INPUT
         self._entry_steps.pop(thread_id, None)
         if isinstance(step, int):
             self._entry_steps[thread_id] = step

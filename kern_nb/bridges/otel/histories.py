@@ -42,15 +42,15 @@ class Histories:
                 return thread
             lineage = load_lineage(connection, tables, session)
             states = self._states(connection, lineage, start_ns, excluded)
-            known = self._sessions.get(session_id, {})
+            cached = self._sessions.get(session_id, {})
             current = {
-                run_id: known[run_id] for run_id, state in states.items() if known.get(run_id, ("",))[0] == state
+                run_id: cached[run_id] for run_id, state in states.items() if cached.get(run_id, ("",))[0] == state
             }
-            missing = [run_id for run_id in states if run_id not in current]
-            for run_id, pieces in self._read(connection, lineage, missing).items():
+            unread = [run_id for run_id in states if run_id not in current]
+            for run_id, pieces in self._read(connection, lineage, unread).items():
                 current[run_id] = states[run_id], pieces
         thread.remember([piece for run_id in states if run_id in current for piece in current[run_id][1]])
-        self._sessions[session_id] = known | current
+        self._sessions[session_id] = cached | current
         self._sessions.move_to_end(session_id)
         while len(self._sessions) > _MAX_SESSIONS:
             self._sessions.popitem(last=False)

@@ -152,11 +152,11 @@ class SpanSpool:
 
         def move(connection: Connection) -> list[Any]:
             self._touch(connection)
-            gone = self._find_gone(connection, is_locking=True)
+            ended_ids = self._find_gone(connection, is_locking=True)
             p = self._tables.parts
-            query = sa.select(p).where(p.c.recorder_id.in_(gone)).order_by(p.c.recorder_id, p.c.position)
+            query = sa.select(p).where(p.c.recorder_id.in_(ended_ids)).order_by(p.c.recorder_id, p.c.position)
             rows = [dict(row) for row in connection.execute(query).mappings()]
-            self._delete(connection, gone)
+            self._delete(connection, ended_ids)
             moved = [
                 row | {"recorder_id": self._id, "position": position}
                 for position, row in enumerate(rows, self._position)

@@ -57,5 +57,5 @@ def framework_answer(requirement: Requirement) -> Any:
         has_headers = all(question.header for question in questions)
         return {question.header if has_headers else question.text: answer[question.text] for question in questions}
     [question] = questions
-    chosen = answer[question.text]
-    return chosen if question.is_multiple or not isinstance(chosen, list) else chosen[0]
+    labels = answer[question.text]
+    return labels if question.is_multiple or not isinstance(labels, list) else labels[0]

@@ -191,8 +191,8 @@ def format_choices(requirement: Requirement, answer: Mapping[str, Sequence[str]]
     questions = feedback.questions_of(requirement)
     words = []
     for question in questions:
-        chosen = answer[question.text]
-        word = _word(list(chosen) if question.is_multiple else chosen[0])
+        labels = answer[question.text]
+        word = _word(list(labels) if question.is_multiple else labels[0])
         words.append(word if len(questions) == 1 else f"{question.name}={word}")
     return words
 
