@@ -13,7 +13,7 @@ from kern_nb import models
 from kern_nb.agent.parameters import Instructions, require_counts, require_instructions, require_tools
 from kern_nb.agent.runs import AgentRuns
 from kern_nb.runtime.async_methods import async_method
-from kern_nb.runtime.session_access import require_text
+from kern_nb.runtime.parameters import require_text
 from kern_nb.runtime.unsupported import refuse_unsupported
 
 if TYPE_CHECKING:

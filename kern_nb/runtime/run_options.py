@@ -26,11 +26,16 @@ class _CommonOptions(TypedDict, total=False):
     yield_run_output: bool
 
 
-class ResumeOptions(_CommonOptions, total=False):
-    """Of ``continue_run``, without ``stream``."""
+class _CommonResumeOptions(_CommonOptions, total=False):
+    """Of any ``continue_run``."""
 
     run_response: Run | None
     requirements: Sequence[Requirement] | None
+
+
+class ResumeOptions(_CommonResumeOptions, total=False):
+    """Of ``continue_run``, without ``stream``."""
+
     updated_tools: Sequence[ToolExecution] | None
     input: Any
     continue_from: ContinueFrom
@@ -53,11 +58,9 @@ class AgentRunOptions(RunOptions, total=False):
     files: Any
 
 
-class WorkflowResumeOptions(_CommonOptions, total=False):
+class WorkflowResumeOptions(_CommonResumeOptions, total=False):
     """Of a workflow's ``continue_run``, without ``stream``."""
 
-    run_response: Run | None
-    requirements: Sequence[Requirement] | None
     step_requirements: Sequence[Requirement] | None
     rerun_interrupted: bool
 

@@ -13,48 +13,13 @@ from uuid import uuid4
 from kern_nb import store_registry
 from kern_nb.control_characters import escape_controls
 from kern_nb.errors import BadUsage, KernError, NoStore, RunNotFound, SessionNotFound
+from kern_nb.runtime.parameters import require_metadata, require_state, require_text
 
 if TYPE_CHECKING:
     from kern_nb.db import SessionStore
     from kern_nb.records import Run, Session, SessionMetrics, SessionSummary, SessionType
     from kern_nb.runtime.summaries import SessionSummaryManager
     from kern_nb.runtime.workspace import Workspace
-
-
-def require_state(value: Any) -> dict[str, Any]:
-    """Return a session state; {} for None.
-
-    Raises:
-        BadUsage: the value is not a dict.
-    """
-    if not isinstance(value, dict | None):
-        raise BadUsage(f"session_state must be a dict, got {value!r}.", "For example: session_state={'items': []}.")
-    return value or {}
-
-
-def require_dict(parameter: str, value: Any) -> dict[str, Any] | None:
-    """Return a dict or None; raise BadUsage for any other value."""
-    if not isinstance(value, dict | None):
-        raise BadUsage(f"{parameter} must be a dict, got {value!r}.", f"For example: {parameter}={{'team': 'sales'}}.")
-    return value
-
-
-def require_metadata(value: Any) -> dict[str, Any]:
-    """Return the metadata of sessions and runs; {} for None.
-
-    Raises:
-        BadUsage: the value is not a dict with str keys.
-    """
-    if not isinstance(value, dict | None) or not all(isinstance(key, str) for key in value or ()):
-        message = f"metadata must be a dict with str keys, got {value!r}."
-        raise BadUsage(message, "For example: metadata={'env': 'test'}.")
-    return value or {}
-
-
-def require_text(parameter: str, value: Any) -> None:
-    """Raise BadUsage for a value that is neither None nor a non-empty str."""
-    if value is not None and (not isinstance(value, str) or not value):
-        raise BadUsage(f"{parameter} must be a non-empty str, got {value!r}.", f"For example: {parameter}='chat'.")
 
 
 class SessionAccess(ABC):

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, Unpack, overload
 
 from kern_nb.errors import BadUsage, did_you_mean
 from kern_nb.extra_keys import CONTINUES
+from kern_nb.runtime.parameters import require_state, require_text
 from kern_nb.runtime.run_modes import RunModes
-from kern_nb.runtime.session_access import require_state, require_text
 
 if TYPE_CHECKING:
     from concurrent.futures import Future

@@ -6,7 +6,7 @@ from collections.abc import Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
 from kern_nb.extra_keys import ADDITIONAL_DATA
-from kern_nb.runtime.session_access import require_dict
+from kern_nb.runtime.parameters import require_dict
 from kern_nb.runtime.session_owner import SessionOwner
 
 if TYPE_CHECKING:

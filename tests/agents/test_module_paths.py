@@ -60,8 +60,12 @@ def test_paths_lead_to_the_same_objects():
 
 
 def test_imports_stay_light():
-    """The packages import nothing heavy by themselves."""
+    """Neither the packages nor what a user constructs imports anything heavy: a run does."""
     code = "import sys, kern_nb, kern_nb.tools, kern_nb.session, kern_nb.media, kern_nb.models.anthropic\n"
+    code += (
+        "agent = kern_nb.Agent('openai:gpt-5.2', tools=[print], db='sessions.duckdb', session_state={'items': []})\n"
+    )
+    code += "kern_nb.Workflow([kern_nb.Team([agent], 'openai:gpt-5.2'), print]).variant(name='copy')\n"
     code += "print([m for m in ('pandas', 'sqlalchemy', 'duckdb', 'pydantic_ai', 'pydantic') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
