@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import doctest
+import importlib
 import inspect
 
 import pytest
 
 import kern_nb
+
+# Modules with public names of packages such as `kern_nb.workflow`, or with methods that public classes inherit.
+MODULES = (
+    "agent.runs", "db.async_stores", "db.database", "db.store_branches", "db.store_requirements", "db.store_run_deletes",
+    "db.store_run_reads", "db.store_runs", "media", "models.anthropic", "models.cohere", "models.deepseek", "models.google",
+    "models.groq", "models.mistral", "models.ollama", "models.openrouter", "models.xai", "run.base",
+    "runtime.async_methods", "runtime.toolkits", "runtime.tools", "runtime.workflow_nodes", "runtime.workflow_types",
+    "workflow.decorators",
+)  # fmt: skip
 
 FLAGS = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
 
@@ -40,4 +50,16 @@ def test_the_examples_of_a_public_name_run(name):
         runner.run(test, out=output.append)
 
     assert name in [test.name for test in tests], f"the docstring of {name} has no example"
+    assert output == []
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_the_examples_of_a_module_run(name):
+    """As above, for everything in it."""
+    runner = doctest.DocTestRunner(optionflags=FLAGS)
+    output: list[str] = []
+    for test in doctest.DocTestFinder().find(importlib.import_module(f"kern_nb.{name}")):
+        runner.run(test, out=output.append)
+
+    assert runner.tries > 0, f"the docstrings of kern_nb.{name} have no example"
     assert output == []

@@ -108,6 +108,19 @@ def tool(function: Callable[..., Any] | None = None, **options: Any) -> Tool | C
     The model sees the function's parameters, type hints and docstring. Parameters named ``run_context`` or of type
     `RunContext`, ``session_state`` (a dict) and ``agent`` are filled in by the run.
 
+    Example:
+        >>> from kern_nb import Agent, InMemoryDb
+        >>> from kern_nb.models.scripted import ScriptedModel, call
+        >>> @tool(requires_confirmation=True)
+        ... def refund(order_id: str) -> str:
+        ...     return f"Refunded {order_id}."
+        >>> model = ScriptedModel([call("refund", order_id="1045"), "Done."])
+        >>> agent = Agent(model, db=InMemoryDb(), tools=[refund])
+        >>> run = agent.run("Refund 1045, please")
+        >>> run.requirements[0].confirm()
+        >>> agent.continue_run(run).tool_calls[0].result
+        'Refunded 1045.'
+
     Args:
         function: The function, plain or async.
         **options: ``name``, ``description`` (default: the function's own) and ``timeout_s``, the maximum duration of
@@ -130,6 +143,10 @@ def tool(function: Callable[..., Any] | None = None, **options: Any) -> Tool | C
 
 def handoff(*, to: str | None = None, name: str = "hand_to_human", description: str | None = None) -> Tool:
     """Create a tool with which a model hands the conversation to a person and waits for their answer.
+
+    Example:
+        >>> handoff(to="ann").name
+        'hand_to_human'
 
     Args:
         to: The assignee; anyone where None.

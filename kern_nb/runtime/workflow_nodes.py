@@ -49,6 +49,14 @@ class Step(Node):
     A function may be async or a generator. It returns a JSON value or a `StepOutput`. Parameters named ``run_context``,
     ``session_state``, ``workflow`` and ``execution_input`` are filled in.
 
+    Example:
+        >>> from kern_nb import InMemoryDb, Workflow
+        >>> from kern_nb.workflow import Step
+        >>> workflow = Workflow([Step(lambda step: step.input.upper(), name="shout")], db=InMemoryDb())
+        >>> run = workflow.run("roses")
+        >>> [(step.extra["step"], step.output) for step in workflow.steps_of(run.run_id)]
+        [('shout', 'ROSES')]
+
     Args:
         executor: What runs. An agent's input is the previous step's output; for the first step, the workflow's input.
         name: Its name; that of the agent or function where None.
@@ -138,7 +146,15 @@ PAUSE_OPTIONS = "_kern_nb_review"
 
 
 class Steps(Node):
-    """Steps one after the other."""
+    """Steps one after the other.
+
+    Example:
+        >>> from kern_nb import InMemoryDb, Workflow
+        >>> from kern_nb.workflow import Steps
+        >>> draft = Steps([lambda step: f"a {step.input}", lambda step: f"{step.previous_step_content}!"], name="draft")
+        >>> Workflow([draft], db=InMemoryDb()).run("poem").output
+        'a poem!'
+    """
 
     kind: ClassVar[str] = "Steps"
 
@@ -162,6 +178,13 @@ class Parallel(Node):
 
     The output is a dict by step name. An agent after them is told all of them, each below its name. A first argument
     that is a text is the name.
+
+    Example:
+        >>> from kern_nb import InMemoryDb, Workflow
+        >>> from kern_nb.workflow import Parallel, Step
+        >>> length, first = Step(lambda step: len(step.input), name="n"), Step(lambda step: step.input[0], name="first")
+        >>> Workflow([Parallel(length, first)], db=InMemoryDb()).run("roses").output
+        {'n': 5, 'first': 'r'}
     """
 
     kind: ClassVar[str] = "Parallel"
@@ -184,6 +207,13 @@ class Parallel(Node):
 
 class Condition(Node):
     """Steps that run if a function of the `StepInput` returns true, and others that run if not.
+
+    Example:
+        >>> from kern_nb import InMemoryDb, Workflow
+        >>> from kern_nb.workflow import Condition
+        >>> check = Condition(lambda step: len(step.input) > 9, [lambda step: "long"], [lambda step: "short"])
+        >>> Workflow([check], db=InMemoryDb()).run("roses").output
+        'short'
 
     Args:
         evaluator: The function, True or False.
@@ -287,6 +317,14 @@ class Router(Node):
 
 class Loop(Node):
     """Steps that repeat until a function returns true.
+
+    Example:
+        >>> from kern_nb import InMemoryDb, Workflow
+        >>> from kern_nb.workflow import Loop
+        >>> double = lambda step: (step.previous_step_content or step.input) * 2
+        >>> loop = Loop([double], lambda outputs: len(outputs[-1].content) > 9, forward_iteration_output=True)
+        >>> Workflow([loop], db=InMemoryDb()).run("abc").output
+        'abcabcabcabc'
 
     Args:
         steps: The steps of an iteration.

@@ -42,7 +42,7 @@ class OnTimeout(StrEnum):
 
 @dataclass
 class UserInputField:
-    """A value that a person enters.
+    """A value that a person enters, as one of `HumanReview.user_input_schema`.
 
     Attributes:
         name: Its name.
@@ -62,6 +62,16 @@ class UserInputField:
 @dataclass(frozen=True)
 class HumanReview:
     """How a person reviews a node: a step, a loop, a router, a condition, or steps.
+
+    Example:
+        >>> from kern_nb import InMemoryDb, Workflow
+        >>> from kern_nb.workflow import HumanReview, Step
+        >>> review = HumanReview(requires_output_review=True, on_reject="retry")
+        >>> workflow = Workflow([Step(lambda step: "a draft", name="write", human_review=review)], db=InMemoryDb())
+        >>> run = workflow.run("roses")
+        >>> run.requirements[0].edit("a poem")
+        >>> workflow.continue_run(run).output
+        'a poem'
 
     Attributes:
         requires_confirmation: Whether a person must approve the node before it runs.
@@ -241,6 +251,14 @@ class WorkflowExecutionInput:
 @dataclass
 class StepInput:
     """The argument of a function that is a step, a condition or the selector of a router.
+
+    Example:
+        >>> from kern_nb.workflow import StepInput, StepOutput
+        >>> step = StepInput("roses", previous_step_outputs={"count": StepOutput(5), "first": StepOutput("r")})
+        >>> step.get_step_content("count")
+        5
+        >>> step.get_all_previous_content().splitlines()
+        ['=== count ===', '5', '', '=== first ===', 'r']
 
     Attributes:
         input: The workflow's input.

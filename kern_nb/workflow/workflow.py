@@ -31,7 +31,7 @@ _EXCHANGE = ("user", "assistant")
 
 
 class WorkflowExchange(NamedTuple):
-    """The input and output of a workflow's run."""
+    """The input and output of a workflow's run; see `Workflow.get_chat_history`."""
 
     input: Any
     output: Any
