@@ -15,7 +15,8 @@ MODULES = (
     "agent.runs", "db.async_stores", "db.database", "db.store_branches", "db.store_requirements", "db.store_run_deletes",
     "db.store_run_reads", "db.store_runs", "media", "models.anthropic", "models.cohere", "models.deepseek", "models.google",
     "models.groq", "models.mistral", "models.ollama", "models.openrouter", "models.xai", "run.base",
-    "runtime.async_methods", "runtime.toolkits", "runtime.tools", "runtime.workflow_nodes", "runtime.workflow_types",
+    "runtime.async_methods", "runtime.toolkits", "runtime.tools", "runtime.workflow_node", "runtime.workflow_nodes",
+    "runtime.workflow_types",
     "workflow.decorators",
 )  # fmt: skip
 

@@ -43,8 +43,8 @@ def require_tools(tools: Any) -> list[Any]:
     if not isinstance(tools, Sequence) or isinstance(tools, str):
         raise BadUsage(f"tools must be a list of functions, got {tools!r}.", "For example: tools=[search, refund].")
     names: set[str] = set()
-    tools = [item for part in tools for item in (part if isinstance(part, Toolkit) else [part])]
-    for item in tools:
+    items = [item for part in tools for item in (part if isinstance(part, Toolkit) else [part])]
+    for item in items:
         if not callable(item) and not hasattr(item, "get_tools"):
             hint = "Pass a function, tool(function, ...) or a pydantic-ai toolset."
             raise BadUsage(f"A tool must be a function or a toolset, got {item!r}.", hint)
@@ -53,4 +53,4 @@ def require_tools(tools: Any) -> list[Any]:
             if name in names:
                 raise BadUsage(f"Two tools are named {name!r}.", "Rename one: tool(fn, name=...).")
             names.add(name)
-    return tools
+    return items

@@ -27,7 +27,8 @@ from kern_nb.runtime.recorder import Recorder, Storage
 from kern_nb.runtime.run_state import RunState, initial_state, resumed_state
 from kern_nb.runtime.settings import OwnerSettings, Request
 from kern_nb.runtime.workflow_functions import call_function
-from kern_nb.runtime.workflow_nodes import Condition, Loop, Node, Parallel, Router, Step, Steps
+from kern_nb.runtime.workflow_node import Node, Step
+from kern_nb.runtime.workflow_nodes import Condition, Loop, Parallel, Router, Steps
 from kern_nb.runtime.workflow_reviews import PREVIOUS, Answers, Paused, Rejected, Reviews
 from kern_nb.runtime.workflow_steps import Scope, StepRunner
 from kern_nb.runtime.workflow_types import IterationOutputs, StepOutput, last_content

@@ -15,7 +15,8 @@ from kern_nb.extra_keys import FIELD_SCHEMA, INPUT_FIELDS, REQUIRED_FIELDS, STEP
 from kern_nb.interop.media import as_text, plain_value
 from kern_nb.record_methods.steps import CHOICE, OUTPUT
 from kern_nb.records import Requirement, Run
-from kern_nb.runtime.workflow_nodes import Node, Router
+from kern_nb.runtime.workflow_node import Node
+from kern_nb.runtime.workflow_nodes import Router
 from kern_nb.runtime.workflow_types import HumanReview, OnTimeout, StepOutput, UserInputField
 
 PREVIOUS = "previous_step_content"

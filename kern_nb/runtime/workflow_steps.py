@@ -26,7 +26,7 @@ from kern_nb.runtime.session_owner import SessionOwner
 from kern_nb.runtime.settings import OwnerSettings, Request
 from kern_nb.runtime.workflow_functions import call_step
 from kern_nb.runtime.workflow_history import agent_message, history_pairs, history_text
-from kern_nb.runtime.workflow_nodes import Step
+from kern_nb.runtime.workflow_node import Step
 from kern_nb.runtime.workflow_reviews import Paused, Rejected, Reviews
 from kern_nb.runtime.workflow_types import StepInput, StepOutput, WorkflowExecutionInput, agent_text, last_content
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from kern_nb._lazy import lazy_names
 
 if TYPE_CHECKING:
-    from kern_nb.runtime.workflow_nodes import Condition, Loop, Parallel, Router, Step, Steps
+    from kern_nb.runtime.workflow_node import Step
+    from kern_nb.runtime.workflow_nodes import Condition, Loop, Parallel, Router, Steps
     from kern_nb.runtime.workflow_types import (
         HumanReview,
         OnError,
@@ -41,12 +42,11 @@ __all__ = [
     "pause",
 ]
 
-_NODES = ["Condition", "Loop", "Parallel", "Router", "Step", "Steps"]
-
 __getattr__, __dir__ = lazy_names(
     __name__,
     {
-        "kern_nb.runtime.workflow_nodes": _NODES,
+        "kern_nb.runtime.workflow_node": ["Step"],
+        "kern_nb.runtime.workflow_nodes": ["Condition", "Loop", "Parallel", "Router", "Steps"],
         "kern_nb.runtime.workflow_types": [
             "HumanReview",
             "OnError",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from kern_nb.runtime.workflow_nodes import PAUSE_OPTIONS
+from kern_nb.runtime.workflow_node import PAUSE_OPTIONS
 
 __all__ = ["pause"]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kern_nb.runtime.workflow_nodes import Step
+from kern_nb.runtime.workflow_node import Step
 from kern_nb.runtime.workflow_types import StepInput, StepOutput
 
 __all__ = ["Step", "StepInput", "StepOutput"]
