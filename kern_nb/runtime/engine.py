@@ -28,8 +28,9 @@ from kern_nb.runtime import history, model_events, resume
 from kern_nb.runtime.context import RunContext
 from kern_nb.runtime.event_loop import in_thread
 from kern_nb.runtime.events import Emit
+from kern_nb.runtime.known_run import opening_messages
 from kern_nb.runtime.prompt_text import has_placeholders, load_instructions, prepare_prompt
-from kern_nb.runtime.recorder import Recorder, opening_messages
+from kern_nb.runtime.recorder import Recorder
 from kern_nb.runtime.run_lifecycle import claim, event_source, finish, load_owner, store_request
 from kern_nb.runtime.run_state import initial_state, resumed_state
 from kern_nb.runtime.settings import AgentSettings, Request

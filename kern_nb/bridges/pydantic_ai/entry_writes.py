@@ -15,7 +15,7 @@ from kern_nb.db.run_writes import insert_run
 from kern_nb.db.store import SessionStore
 from kern_nb.extra_keys import MODEL_MESSAGE, RESUMED_AS
 from kern_nb.records import Message, Run, Usage, text_of
-from kern_nb.runtime.recorder import history_copy
+from kern_nb.runtime.known_run import history_copy
 
 
 def unsaved_runs(connection: Connection, store: SessionStore, new: Sequence[NewEntry]) -> set[str]:

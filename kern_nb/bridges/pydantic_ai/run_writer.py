@@ -24,7 +24,7 @@ from kern_nb.extra_keys import ARGS, DURATION_S, FRAMEWORK, MODEL_MESSAGE, PAUSE
 from kern_nb.interop import media
 from kern_nb.records import Message, Run, RunStatus, Usage
 from kern_nb.runtime.event_loop import in_thread
-from kern_nb.runtime.recorder import history_copy
+from kern_nb.runtime.known_run import history_copy
 
 
 @dataclass(frozen=True)
