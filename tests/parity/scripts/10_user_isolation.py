@@ -1,0 +1,23 @@
+"""Each user has their own sessions."""
+
+from agno.agent import Agent
+from agno.db.base import SessionType
+from agno.db.sqlite import SqliteDb
+from parity_model import scripted, show
+
+db = SqliteDb(db_file="agent.db")
+agent = Agent(
+    model=scripted("Hello Alice.", "Hello Bob.", "You are Alice."),
+    db=db,
+    id="greeter",
+    add_history_to_context=True,
+)
+agent.run("I am Alice", session_id="session_a", user_id="alice@example.com")
+agent.run("I am Bob", session_id="session_b", user_id="bob@example.com")
+show("answer", agent.run("Who am I?", session_id="session_a", user_id="alice@example.com").content)
+for user in ("alice@example.com", "bob@example.com", "eve@example.com"):
+    sessions = db.get_sessions(session_type=SessionType.AGENT, user_id=user)
+    show(f"sessions of {user}", [session.session_id for session in sessions])
+session = db.get_session(session_id="session_a", session_type=SessionType.AGENT, user_id="bob@example.com")
+show("session of another user", session is None)
+show("owner", agent.get_session(session_id="session_a").user_id)
