@@ -129,6 +129,10 @@ class RunClosed(KernError, RuntimeError):
     """A write to a run that has ended."""
 
 
+class RunOpen(KernError, RuntimeError):
+    """A change of a session that has a run that has not ended."""
+
+
 class RunFailed(KernError, RuntimeError):
     """A run ended with an error. It is stored with its status and its messages."""
 

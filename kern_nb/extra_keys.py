@@ -1,4 +1,4 @@
-"""The reserved keys of ``internal``, in which kern_nb stores data of its own, and of a requirement's ``extra``.
+"""The reserved keys of ``internal``, in which kern_nb stores data of its own, and of other columns.
 
 The ``extra`` of runs and messages belongs to their source: kern_nb gives none of its keys a meaning. Before schema
 version 4 it had the keys below, too; see `kern_nb.db.key_upgrades`.
@@ -49,7 +49,10 @@ RESUMED = "resumed"  # the keys of the states with which it was resumed
 STATE_BEFORE = "state_before"  # in the first: the session state it started from, which no earlier run has
 STATE_AFTER = "state_after"  # the session's state when it ended, if concurrent runs had changed it, too
 
-# In a requirement:
+# In a session's data:
+CONVERSATION = "conversation"  # the record of a conversation of pydantic-ai, with its head
+
+# In a requirement's ``extra``:
 INPUT_FIELDS = "fields"  # the arguments that a person enters
 REQUIRED_FIELDS = "required"  # the arguments without which its tool cannot run
 METADATA = "metadata"  # what its tool stated when it paused the run

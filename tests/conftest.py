@@ -34,7 +34,7 @@ IN_MEMORY = frozenset(
     for name in (
         "append_cost", "blobs", "changed_tables", "concurrent_answers", "deletes", "export_snapshot", "fork", "history",
         "interrupted_transactions", "interrupts", "latest", "live_runs", "many_writers", "put_run", "requirements",
-        "round_trip", "run_deletes", "schema_guard", "session_state", "statement_cache", "transactions",
+        "round_trip", "run_deletes", "schema_guard", "session_rewinds", "session_state", "statement_cache", "transactions",
         "user_isolation", "workloads",
     )
 )  # fmt: skip

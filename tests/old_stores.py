@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from kern_nb.db import SessionStore
 
 
-_REQUIREMENT_KEY_VERSION = 6
+REQUIREMENT_KEY_VERSION = 6
 
 
 def _restore_requirement_key(connection: sa.Connection, table: sa.Table) -> None:
@@ -42,7 +42,7 @@ def downgrade(store: SessionStore, version: int) -> None:
                     if column in index.columns:
                         connection.execute(sa.schema.DropIndex(index, if_exists=True))
                 connection.exec_driver_sql(f"ALTER TABLE {table.name} DROP COLUMN {column}")
-        if version < _REQUIREMENT_KEY_VERSION:
+        if version < REQUIREMENT_KEY_VERSION:
             _restore_requirement_key(connection, store.tables.requirements)
         connection.execute(store.tables.schema.update().values(version=version))
 

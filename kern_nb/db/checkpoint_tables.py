@@ -110,6 +110,13 @@ def exist(connection: Connection, tables: Tables) -> bool:
     return sa.inspect(connection).has_table(table.name, schema=table.schema)
 
 
+def has_checkpoints(connection: Connection, tables: Tables, session_id: str) -> bool:
+    """Whether a session has checkpoints."""
+    c = checkpoint_tables(tables).checkpoints.c
+    query = sa.select(c.checkpoint_id).where(c.session_id == session_id).limit(1)
+    return exist(connection, tables) and connection.execute(query).first() is not None
+
+
 def create(connection: Connection, store: Database) -> None:
     """Create the tables, unless they exist."""
     store.lock_imports(connection)  # of two processes that create a table at once, PostgreSQL refuses one

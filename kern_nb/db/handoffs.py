@@ -27,7 +27,7 @@ from kern_nb.db.requirements import (
     unresolved,
 )
 from kern_nb.db.run_claims import current_micros
-from kern_nb.db.run_writes import insert_run, is_session_handoff, upsert_session
+from kern_nb.db.run_writes import index_floor, insert_run, is_session_handoff, upsert_session
 from kern_nb.db.workspace_files import KEY, file_entry, normalize
 from kern_nb.errors import BadUsage, RequirementNotFound
 from kern_nb.extra_keys import OF_SESSION, PERSON, SENDER
@@ -105,7 +105,7 @@ def _hand_off_session(
     run.messages = [Message(role="user", content=text, created_at=now)]
     extra = {SENDER: by} if by else {}
     run.requirements = [Requirement(kind="handoff", assignee=to, prompt=text, created_at=now, extra=extra)]
-    return insert_run(connection, store, session_id, run, session["fork_run_index"]).requirements[0]
+    return insert_run(connection, store, session_id, run, index_floor(session)).requirements[0]
 
 
 def reply(

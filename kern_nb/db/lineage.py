@@ -418,9 +418,11 @@ def session_state_at(
     query = query.where(r.c.parent_run_id.is_(None)).order_by(r.c.run_index.desc()).limit(1)
     run = connection.execute(query).first()
     state = None if run is None else (run.internal or {}).get(STATE_AFTER, run.session_state)
-    if state is None and (point.run_index < 0 or (point.run_index == 0 and point.message_index is not None)):
-        first = sa.select(r.c.internal).where(lineage.runs(r), r.c.run_index == 0)
-        state = (connection.execute(first).scalar() or {}).get(STATE_BEFORE)
+    if state is None:
+        query = sa.select(r.c.run_index, r.c.internal).where(lineage.runs(r)).order_by(r.c.run_index).limit(1)
+        first = connection.execute(query).first()
+        if first is not None and point.earlier(BranchPoint(first.run_index)) != BranchPoint(first.run_index):
+            state = (first.internal or {}).get(STATE_BEFORE)
     return state if isinstance(state, dict) else None
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from kern_nb.db import file_descriptors
 from kern_nb.db.schema import SESSION_TABLE
 from kern_nb.db.store import SessionStore
-from kern_nb.db.urls import is_connection_string, mask
+from kern_nb.db.urls import is_connection_string, mask, postgres_url
 from kern_nb.errors import ForeignLayout, NotAStore, StoreNotFound
 
 _ENGINES = {".duckdb": "duckdb", ".ddb": "duckdb", ".db": "sqlite", ".sqlite": "sqlite", ".sqlite3": "sqlite"}
@@ -49,10 +49,9 @@ def open_store(
     text = str(target)
     scheme, _, location = text.partition("://")
     dialect = scheme.partition("+")[0]
-    if dialect in ("postgresql", "postgres"):
+    if (url := postgres_url(text)) is not None:
         from kern_nb.db.postgres import PostgresDb
 
-        url = f"postgresql+psycopg://{location}"
         store: SessionStore = PostgresDb(url, session_table=session_table, read_only=read_only)
     elif text in (":memory:", "duckdb:///:memory:", "duckdb://"):
         from kern_nb.db.memory import InMemoryDb

@@ -22,13 +22,16 @@ RunKey = tuple[str, int]
 """The session id and run index of a run, by which its rows are clustered."""
 
 _MAX_RUN_KEYS = 4096
+_UNCOUNTED = {"updated_at", "last_deleted_run_index"}
+"""The columns of a session that change with its runs: the revision does not count their changes."""
+
 _MISSING = object()
 
 
 def update_session(connection: Connection, store: Database, session_id: str, /, **values: Any) -> None:
-    """Set columns of a session; its revision increases if they are more than its time."""
+    """Set columns of a session; its revision increases if they are more than those of `_UNCOUNTED`."""
     s = store.tables.sessions
-    if values.keys() - {"updated_at"}:
+    if values.keys() - _UNCOUNTED:
         values["revision"] = next_revision(s)
     connection.execute(s.update().where(s.c.session_id == session_id).values(**values))
 

@@ -127,7 +127,9 @@ def _delete(
     blobs.delete_unreferenced(connection, tables, hashes)
     for run_id in runs:
         store.run_keys.pop(run_id, None)
-    values: dict[str, Any] = {"updated_at": int(time.time())}
+    deleted = session["last_deleted_run_index"]
+    last_deleted = max(runs.values() if deleted is None else (deleted, *runs.values()))
+    values: dict[str, Any] = {"updated_at": int(time.time()), "last_deleted_run_index": last_deleted}
     last_summarized = (session["summary"] or {}).get("last_run_index")
     if isinstance(last_summarized, int) and last_summarized >= first:  # it summarizes deleted runs
         values["summary"] = None

@@ -21,7 +21,7 @@ from kern_nb.db.inheritance import branches_error, load_heirs
 from kern_nb.db.open_runs import merge_session_state, note_state_after, update_run
 from kern_nb.db.process_identity import current_process
 from kern_nb.db.run_claims import pin_branches
-from kern_nb.db.run_writes import insert_requirements, insert_run, upsert_session
+from kern_nb.db.run_writes import index_floor, insert_requirements, insert_run, upsert_session
 from kern_nb.db.sql_expressions import current_micros
 from kern_nb.errors import BadUsage, RunExists
 from kern_nb.extra_keys import STATE_AFTER, STATE_BEFORE
@@ -62,7 +62,7 @@ def put_run(connection: Connection, store: Database, session_id: str, run: Run, 
         created_at = run.created_at or datetime.fromtimestamp(now, UTC)
         new = run.model_copy(update={"user_id": user_id, "created_at": created_at})
         state = (data or {}).get("session_state")
-        return insert_run(connection, store, session_id, new, session["fork_run_index"], state=state, process=process)
+        return insert_run(connection, store, session_id, new, index_floor(session), state=state, process=process)
     return _replace(connection, store, row, run, user_id, process)
 
 

@@ -16,6 +16,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from kern_nb.db import heartbeats, mapping
+from kern_nb.db.column_types import StoredRow
 from kern_nb.db.message_writes import append_messages
 from kern_nb.db.open_runs import (
     find_run_key,
@@ -56,7 +57,7 @@ def upsert_session(
         # Where another process may be faster, this waits for it; a conflict would end an open transaction.
         insert = s.insert() if connection.dialect.name == "duckdb" else store.insert(s).on_conflict_do_nothing()
         if connection.execute(insert.values(**values).returning(s.c.session_id)).first() is not None:
-            return {"session_data": None, "fork_run_index": None, "revision": None}
+            return dict.fromkeys(("session_data", "fork_run_index", "last_deleted_run_index", "revision"))
     # It may have been created just now.
     row = connection.execute(store.statements.touch_session, touch).mappings().first()
     if row is None:
@@ -70,24 +71,30 @@ def owner_mismatch(session_id: str, user_id: str | None) -> OwnerMismatch:
     return OwnerMismatch(message, "Use a session_id of that user.")
 
 
+def index_floor(session: StoredRow) -> int:
+    """The index that all new runs of a session follow: of the last run that it inherits, or that was deleted."""
+    fork, deleted = session["fork_run_index"], session["last_deleted_run_index"]
+    return max(-1 if fork is None else fork, -1 if deleted is None else deleted)
+
+
 def insert_run(
     connection: Connection,
     store: Database,
     session_id: str,
     run: Run,
-    floor: int | None,
+    floor: int,
     *,
     state: Any = None,
     process: str | None = None,
 ) -> Run:
-    """Insert a run with the session's next index (the first one follows ``floor``), and its parts; the run as stored.
+    """Insert a run with the session's next index, and its parts; the run as stored. ``floor`` is `index_floor`.
 
     With a session's first run, the ``state`` it started from is stored, for branches before that run. ``process`` is
     the one that writes an open run.
     """
     rows = mapping.run_rows(run, session_id)
     full = dict.fromkeys(store.tables.runs.columns.keys()) | rows.run
-    full |= {"process": process, "floor": -1 if floor is None else floor}
+    full |= {"process": process, "floor": floor}
     full["heartbeat_at"] = int(time.time() * 1_000_000)  # of an open run, if the server has no time of its own
     del full["run_index"]
     try:
@@ -100,7 +107,7 @@ def insert_run(
             raise
         message = f"Run {run.run_id!r} exists."
         raise RunExists(message, "Use another run_id, or none: then one is generated.") from error
-    if index == 0 and isinstance(state, dict) and state:
+    if index == floor + 1 and isinstance(state, dict) and state:
         run = run.model_copy(update={"internal": run.internal | {STATE_BEFORE: state}})
         update_run(connection, store, run.run_id, internal=run.internal)
     if process is not None:
@@ -134,7 +141,7 @@ def append_run(connection: Connection, store: Database, session_id: str, run: Ru
         noted = note_state_after(run.internal, run.session_state, merged)
         stored.internal = run.internal if noted is None else noted
     state = (data or {}).get("session_state")
-    return insert_run(connection, store, session_id, stored, session["fork_run_index"], state=state)
+    return insert_run(connection, store, session_id, stored, index_floor(session), state=state)
 
 
 def start_run(
@@ -163,8 +170,8 @@ def start_run(
     created_at = datetime.fromtimestamp(now, UTC)
     started = run.model_copy(update={"session_state": state, "created_at": created_at})
     started.messages = [m if m.created_at else m.model_copy(update={"created_at": created_at}) for m in run.messages]
-    floor = session["fork_run_index"]
-    return insert_run(connection, store, session_id, started, floor, state=state, process=current_process())
+    process = current_process()
+    return insert_run(connection, store, session_id, started, index_floor(session), state=state, process=process)
 
 
 def require_not_handed_off(connection: Connection, store: Database, session_id: str) -> None:

@@ -33,6 +33,7 @@ ALLOWED_VALUES = {
 """The allowed values of a column, by table and column."""
 
 MIN_VALUES = {"run_index": 0, "message_index": 0, "call_index": 0, "revision": 0}
+MIN_VALUES |= {"last_deleted_run_index": 0}
 MIN_VALUES |= {"fork_run_index": -1, "fork_message_index": -1}
 """The smallest allowed value of a column."""
 
@@ -112,8 +113,12 @@ class Tables:
             sa.Column("duration_s", Real),
             # The first record of an imported session, by which copies of it are recognized.
             sa.Column("source_key", Text),
+            # The parent that the source of an imported fork or nested agent states, until it is stored, too.
+            sa.Column("missing_parent", Text),
             # How often its own fields were changed, for savers that compare; NULL is 0.
             sa.Column("revision", Integer),
+            # The highest index that a deleted run of its own had: no later run gets it, or a lower one.
+            sa.Column("last_deleted_run_index", Integer),
         )
         self.runs = table(
             "_runs",
@@ -235,8 +240,9 @@ class Tables:
         s, r, m, t = self.sessions.c, self.runs.c, self.messages.c, self.tool_calls.c
         sa.Index(f"{self.name}_by_time", sort_time(s.created_at), s.session_id)
         sa.Index(f"{self.name}_by_parent", s.parent_session_id)
-        imported: dict[str, Any] = dict.fromkeys(("sqlite_where", "postgresql_where"), s.source_key.is_not(None))
-        sa.Index(f"{self.name}_by_source_key", s.source_key, **imported)
+        for column in (s.source_key, s.missing_parent):  # only imported sessions have these
+            imported: dict[str, Any] = dict.fromkeys(("sqlite_where", "postgresql_where"), column.is_not(None))
+            sa.Index(f"{self.name}_by_{column.name}", column, **imported)
         where: dict[str, Any] = dict.fromkeys(("sqlite_where", "postgresql_where"), r.parent_run_id.is_not(None))
         sa.Index(f"{self.name}_runs_by_parent", r.session_id, r.parent_run_id, **where)  # only members' runs have one
         sa.Index(f"{self.name}_messages_by_run", m.session_id, m.run_index, m.message_index)

@@ -18,7 +18,7 @@ from kern_nb.db.schema import Tables
 from kern_nb.db.statement_cache import shared_dialect
 from kern_nb.errors import ForeignLayout, NotAStore, SchemaTooNew
 
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 7
 
 MIGRATIONS: dict[int, list[tuple[str, str]]] = {
     2: [("requirements", "claimed_by"), ("requirements", "expires_at"), ("messages", "is_error")],
@@ -32,6 +32,7 @@ MIGRATIONS: dict[int, list[tuple[str, str]]] = {
     ],
     5: [("sessions", "source_key"), ("runs", "cost_source"), ("messages", "cost_source")],
     6: [("sessions", "revision"), ("runs", "heartbeat_at")],
+    7: [("sessions", "last_deleted_run_index"), ("sessions", "missing_parent")],
 }
 """For each version but the first: the columns it added, as (attribute of `Tables`, column name)."""
 

@@ -46,7 +46,7 @@ def delete_session(
         if branch in heirs:
             detach_branch(connection, store, branch)
         else:
-            _move_to_grandparent(connection, store, branch, row)
+            move_to_grandparent(connection, store, branch, row)
     referenced = blobs.find_referenced(connection, tables, session_id)
     for table in tables.session_tables:
         connection.execute(table.delete().where(table.c.session_id == session_id))
@@ -70,7 +70,7 @@ def _inherits_own_rows(branch: StoredRow, parent: StoredRow) -> bool:
     return fork is not None and fork.run_index > (floor.run_index if floor else -1)
 
 
-def _move_to_grandparent(connection: Connection, store: Database, branch: RowMapping, parent: RowMapping) -> None:
+def move_to_grandparent(connection: Connection, store: Database, branch: RowMapping, parent: RowMapping) -> None:
     """Make a branch that inherits none of its parent's own rows a branch of the grandparent, or of no session."""
     fork, floor = fork_point(branch), fork_point(parent)
     grandparent = parent["parent_session_id"]

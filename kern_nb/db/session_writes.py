@@ -16,7 +16,7 @@ from kern_nb.db.column_types import to_float
 from kern_nb.db.lineage import BranchPointLike, load_lineage, resolve_branch_point, session_state_at
 from kern_nb.db.open_runs import merge, merge_session_state, update_session
 from kern_nb.db.reads import require_session
-from kern_nb.db.run_writes import OWNER_FIELDS, insert_run, owner_mismatch, upsert_session
+from kern_nb.db.run_writes import OWNER_FIELDS, index_floor, insert_run, owner_mismatch, upsert_session
 from kern_nb.db.session_search import TAGS
 from kern_nb.errors import RunNotFound, SessionExists, StaleSession
 from kern_nb.records import Session
@@ -36,7 +36,7 @@ def save_session(
     now = int(time.time())
     owner = {n: getattr(session, n) for n in OWNER_FIELDS}
     stored = upsert_session(connection, store, session.session_id, owner, now)
-    stored_fork, revision = stored["fork_run_index"], stored["revision"] or 0
+    revision = stored["revision"] or 0
     row = mapping.session_row(session)
     if expected_revision is None:
         row["session_data"] = _merge_data(session, stored["session_data"])
@@ -48,7 +48,8 @@ def save_session(
     if session.runs:
         query = sa.select(r.c.run_id).where(r.c.run_id.in_([run.run_id for run in session.runs]))
         stored_runs = set(connection.execute(query).scalars())
-        floor = stored_fork if session.fork_run_index is None else session.fork_run_index
+        fork = {} if session.fork_run_index is None else {"fork_run_index": session.fork_run_index}
+        floor = index_floor(stored | fork)
         for run in session.runs:
             if run.run_id not in stored_runs:
                 insert_run(connection, store, session.session_id, run, floor)

@@ -45,7 +45,7 @@ class Statements:
         changed = {"updated_at": updated_at, "user_id": sa.func.coalesce(s.c.user_id, user_id)}
         is_writable = sa.or_(user_id.is_(None), s.c.user_id.is_(None), s.c.user_id == user_id)
         update = s.update().where(s.c.session_id == session_id, is_writable).values(**changed)
-        return update.returning(s.c.session_data, s.c.fork_run_index, s.c.revision)
+        return update.returning(s.c.session_data, s.c.fork_run_index, s.c.last_deleted_run_index, s.c.revision)
 
     @cached_property
     def touch_session_of_run(self) -> sa.UpdateBase:
@@ -59,7 +59,8 @@ class Statements:
         """Insert a run; the statement computes its index."""
         r = self._tables.runs
         names = [c.name for c in r.columns if c.name != "run_index"]
-        next_index = sa.func.coalesce(sa.func.max(r.c.run_index), sa.bindparam("floor", type_=sa.BigInteger)) + 1
+        last, floor = sa.func.max(r.c.run_index), sa.bindparam("floor", type_=sa.BigInteger)
+        next_index = sa.case((last > floor, last), else_=floor) + 1
         values: dict[str, sa.ColumnElement[Any]] = {name: _param(r.c[name]) for name in names}
         values["heartbeat_at"] = sa.case((values["process"].is_not(None), current_micros(values["heartbeat_at"])))
         row = sa.select(*values.values(), next_index)

@@ -2,7 +2,7 @@
 
 Methods check their arguments, open a transaction and call the function that does the work: `session_writes`,
 `session_deletes` and `reads` for sessions, `session_search` and `session_items` for lists, `integrity` for the check.
-`store_runs`, `store_requirements` and `dataframes` have the other methods, `database` the connections.
+`dataframes` and the files ``store_*.py`` have the other methods, `database` the connections.
 """
 
 from __future__ import annotations
@@ -25,10 +25,12 @@ from kern_nb.db import (
 from kern_nb.db.blobs import Blob
 from kern_nb.db.database import Database
 from kern_nb.db.dataframes import DataFrameMethods
-from kern_nb.db.lineage import BranchPointLike
 from kern_nb.db.session_items import SessionItem, SessionTree
 from kern_nb.db.session_search import SessionFields, SessionFilter, SessionIds, SessionOrder
+from kern_nb.db.store_branches import BranchMethods
 from kern_nb.db.store_requirements import RequirementMethods
+from kern_nb.db.store_run_deletes import RunDeleteMethods
+from kern_nb.db.store_run_reads import RunReadMethods
 from kern_nb.db.store_runs import RunMethods
 from kern_nb.errors import BadUsage
 from kern_nb.records import RunStatus, Session, SessionType
@@ -43,7 +45,7 @@ if TYPE_CHECKING:
     from kern_nb.ingest_report import IngestReport
 
 
-class SessionStore(DataFrameMethods, RunMethods, RequirementMethods):
+class SessionStore(DataFrameMethods, BranchMethods, RunMethods, RunReadMethods, RunDeleteMethods, RequirementMethods):
     """Sessions, runs, messages and tool calls as rows of a database.
 
     Before the first write, no file is created and nothing is written. A store can be used from many threads and, unless
@@ -359,43 +361,6 @@ class SessionStore(DataFrameMethods, RunMethods, RequirementMethods):
         options: dict[str, Any] = {"detach_branches": detach_branches, "user_id": user_id}
         self.write(lambda connection: session_deletes.delete_session(connection, self, session_id, **options))
 
-    def branch(
-        self,
-        session_id: str,
-        *,
-        after: BranchPointLike = None,
-        before: BranchPointLike = None,
-        name: str | None = None,
-        new_session_id: str | None = None,
-        user_id: str | None = None,
-    ) -> Session:
-        """Create a session that inherits this one up to a branch point, without copying a row; returns it.
-
-        It inherits the session state at the branch point (within a run: before the run), and the owner; not usage, cost
-        or title. Its own runs are numbered from the branch point on.
-
-        Args:
-            session_id: The session to branch from, which may be a branch.
-            after: The last run (or message) to inherit: a run's index, its id or a prefix, or (run, message_index).
-            before: The first run (or message) not to inherit. Neither ``after`` nor ``before`` means the end.
-            name: The new session's title.
-            new_session_id: Its id; None generates one.
-            user_id: The user of the session: another user's is not found.
-
-        Raises:
-            SessionNotFound: There is no such session.
-            RunNotFound: There is no such run.
-            MessageNotFound: There is no such message.
-            AmbiguousReference: Several runs match.
-            SessionExists: The new id is in use.
-            BadUsage: Both ``after`` and ``before`` are given.
-        """
-        if after is not None and before is not None:
-            raise BadUsage("A branch takes after or before, not both.", "Give one of after= and before=.")
-        options: dict[str, Any] = {"after": after, "before": before, "name": name, "new_session_id": new_session_id}
-        options["user_id"] = user_id
-        return self.write(lambda connection: session_writes.branch(connection, self, session_id, **options))
-
     def add_score(
         self,
         session_id: str,
@@ -443,13 +408,14 @@ class SessionStore(DataFrameMethods, RunMethods, RequirementMethods):
         since: TimeLike | None = None,
         progress: bool = True,
     ) -> IngestReport:
-        """Import recorded sessions from a file or a folder. Importing them again gives the same rows.
+        """Import recorded sessions from files or a PostgreSQL database. Importing them again gives the same rows.
 
         A record that several files repeat is stored once: forks, retries and copies become branches. The report says
         what was imported, what existed already, what was passed over, and the errors by file and line.
 
         Args:
-            path: A file, an archive, or a folder of files.
+            path: A file, an archive, a folder of files, or the URL of a PostgreSQL database with tables of Agno, the
+                OpenAI Agents SDK or LangGraph, which is only read.
             format: The importer's name (``tau2``, ``chat``); None recognizes it. `kern_nb.formats` lists them.
             since: Only sessions with something at or after this time.
             progress: Whether to show a progress bar if it takes longer than a moment.
@@ -464,7 +430,7 @@ class SessionStore(DataFrameMethods, RunMethods, RequirementMethods):
         from kern_nb.ingest import ingest
 
         start = None if since is None else from_micros(parse_time(since))
-        return ingest(self, Path(path), format, since=start, progress=progress)
+        return ingest(self, path, format, since=start, progress=progress)
 
     def refresh(self) -> None:
         """Read again what another program has written, of a database that is read in place.

@@ -77,6 +77,13 @@ def is_connection_string(target: str) -> bool:
     return _CONNECTION_STRING.search(target) is not None
 
 
+def postgres_url(target: str) -> str | None:
+    """A URL of PostgreSQL with the driver that is used, whatever driver it names; None for anything else."""
+    scheme, separator, location = target.partition("://")
+    is_postgres = separator and scheme.partition("+")[0] in ("postgresql", "postgres")
+    return f"postgresql+psycopg://{location}" if is_postgres else None
+
+
 def parse_url(db_url: str | sa.URL) -> sa.URL:
     """Parse a database URL.
 

@@ -13,7 +13,8 @@ class ForeignDatabase(ABC):
 
     Attributes:
         url: Its URL, without a password.
-        format: The name of the importer that reads it, as in `kern_nb.formats`.
+        format: The name of the importer that reads it, as in `kern_nb.formats`; several, separated by commas, if a
+            PostgreSQL database has tables of several programs.
     """
 
     url: str

@@ -18,7 +18,7 @@ def open_in_place(store: SessionStore) -> ForeignStore | None:
     if store.engine.dialect.name == "sqlite":
         database = SqliteFile.recognize(store)
     elif store.engine.dialect.name == "postgresql":
-        from kern_nb.foreign.postgres import PostgresTables  # psycopg, which nothing else may have imported yet
+        from kern_nb.foreign.postgres import PostgresDatabase  # psycopg, which nothing else may have imported yet
 
-        database = PostgresTables.recognize(store)
+        database = PostgresDatabase.recognize(store)
     return None if database is None else ForeignStore(database)

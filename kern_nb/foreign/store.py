@@ -17,7 +17,8 @@ class ForeignStore(InMemoryDb):
     The sessions are read into memory when the database is opened, and again by `refresh`.
 
     Attributes:
-        format: The name of the importer that reads the database, as in `kern_nb.formats`.
+        format: The name of the importer that reads the database, as in `kern_nb.formats`; several, separated by
+            commas, if a PostgreSQL database has tables of several programs.
         report: What was read, and the records that could not be read.
 
     Example:

@@ -1,18 +1,21 @@
 """Importing recorded sessions: `ingest` finds the files, detects their formats and stores what is new.
 
+`ingest_database` does the same with tables on a server.
+
 A format is one module in `importers`. It turns a file into drafts (`importer`); `writer` stores them.
 """
 
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
 from kern_nb.db.store import SessionStore
+from kern_nb.db.urls import mask, postgres_url
 from kern_nb.errors import KernError, RecordsNotFound, UnknownFormat
 from kern_nb.ingest import registry
 from kern_nb.ingest.archives import DAMAGE, TooLarge, Workspace
@@ -52,14 +55,16 @@ def ingest(
 
     Raises:
         RecordsNotFound: the path does not exist, or the folder has no matching file.
-        UnknownFormat: no importer reads the file, or no format has that name.
+        UnknownFormat: no importer reads the file or the database, or no format has that name.
         ReadOnlyStore: the store is read-only.
     """
+    if (url := postgres_url(str(path))) is not None:
+        return ingest_database(store, url, format, since=since)
     path = Path(path).expanduser()
     importer = None if format is None else registry.get_importer(format)
     if not path.exists():
         hint = "Check the path; it is relative to the kernel's folder."
-        raise RecordsNotFound(f"There is no file or folder {str(path)!r}.", hint)
+        raise RecordsNotFound(f"There is no file or folder {mask(str(path))!r}.", hint)
     report = IngestReport()
     with Workspace() as workspace:
         files = find_files(path, workspace, report)
@@ -69,6 +74,28 @@ def ingest(
             raise RecordsNotFound(reason, "Name a file to import it whatever its suffix.")
         is_single = files[0].path == path
         return _ingest(store, files, report, workspace, importer, since, is_single=is_single, progress=progress)
+
+
+def ingest_database(
+    store: SessionStore, url: str, format: str | None = None, *, since: datetime | None = None
+) -> IngestReport:
+    """Import the sessions in a PostgreSQL database of other programs, which is only read.
+
+    Raises:
+        UnknownFormat: The database has no tables of the format, or of any.
+    """
+    from kern_nb.db.postgres import PostgresDb  # psycopg, which an import of files does not need
+    from kern_nb.ingest.postgres import find_tables, read_sessions, read_snapshot
+
+    database = PostgresDb(url, read_only=True)
+    with read_snapshot(database) as connection, _pause_garbage_collector():
+        sources = find_tables(connection, format)
+        if not sources:
+            reason = f"{database.url} has no tables of {format or 'a known format'} that its role may read."
+            raise UnknownFormat(
+                reason, "Grant the role USAGE on the schema and SELECT on its tables, or check the URL."
+            )
+        return write_drafts(store, _select_recent(read_sessions(connection, sources, database.url), since))
 
 
 def ingest_files(
@@ -94,9 +121,11 @@ def _ingest(
         entries = _detect(files, importer, workspace, report, is_single=is_single)
         bar.done(len(files) - len(entries))
         items = _read(entries, bar)
-        if since is not None:
-            items = (item for item in items if not isinstance(item, Draft) or _is_recent(item, since))
-        return report + write_drafts(store, items)
+        return report + write_drafts(store, _select_recent(items, since))
+
+
+def _select_recent(items: Iterable[ImportItem], since: datetime | None) -> Iterator[ImportItem]:
+    return (item for item in items if since is None or not isinstance(item, Draft) or _is_recent(item, since))
 
 
 def _is_recent(draft: Draft, since: datetime) -> bool:

@@ -35,10 +35,10 @@ ORDER = {
 }
 """The columns that order a session's rows."""
 
-# Columns implied by the position of a record, or meaningless in another store: a count of
-# changes, the writing process, a score's key.
+# Columns implied by the position of a record, or meaningless in another store: a count of changes, an index that is not
+# to be used again there, the writing process, a score's key.
 _OMITTED = {
-    "sessions": frozenset({"revision"}),
+    "sessions": frozenset({"revision", "last_deleted_run_index"}),
     "runs": frozenset({"session_id", "process", "heartbeat_at"}),
     "messages": frozenset({"session_id", "run_id", "run_index"}),
     "tool_calls": frozenset({"session_id", "run_id", "run_index"}),

@@ -24,6 +24,7 @@ class Changes:
         renewed: Run ids and ids of requirements whose rows are replaced by new ones.
         blobs: Shared JSON by its SHA-256.
         warning: What the import reports about a session that it stores.
+        orphan: What it reports, too, if the parent of the session is not stored at the end.
     """
 
     rows: Rows = field(default_factory=lambda: {name: [] for name in TABLES})
@@ -37,6 +38,7 @@ class Changes:
     renewed: list[tuple[str, str]] = field(default_factory=list)
     blobs: dict[str, bytes] = field(default_factory=dict)
     warning: str = ""
+    orphan: str = ""
 
     def __bool__(self) -> bool:
         return bool(self.updated or self.runs or self.scores or any(self.rows.values()))

@@ -145,6 +145,7 @@ class Draft:
         keeps_run_ids: Whether its runs keep their ids in a branch, too: these are ids of their source.
         fork: Where it branches from, if the source states that.
         membership: The run that its runs belong to, if they are those of a nested agent.
+        lacks_records: Whether records of it could not be read: a stored session that has all others is not changed.
         record_ids: The ids of the records that each run was read from, if the source has such.
         earlier: The ids of the stored runs that are earlier states of runs of this session, whatever they have; None if
             the source does not grow while it is read.
@@ -168,6 +169,7 @@ class Draft:
     keeps_run_ids: bool = False
     fork: Fork | None = None
     membership: Membership | None = None
+    lacks_records: bool = False
     record_ids: list[list[str]] = field(default_factory=list)
     earlier: frozenset[str] | None = None
     withdrawn: frozenset[str] = frozenset()

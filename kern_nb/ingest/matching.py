@@ -88,7 +88,7 @@ def _compare(
             changed.append(i)
         elif not exact and n == len(new) and i == len(draft.runs) - 1:
             return Match(len(draft.runs), 0, tuple(changed))  # an older copy
-        elif _replaces(lines, draft, run, stored, new, corrects=corrects, completes=completes):
+        elif _replaces(lines, draft, i, runs, corrects=corrects, completes=completes):
             changed.append(i)
         else:
             return Match(i, n, tuple(changed), parts=True)
@@ -96,19 +96,29 @@ def _compare(
 
 
 def _replaces(
-    lines: StoredLines,
-    draft: Draft,
-    run: StoredRun,
-    stored: list[str],
-    new: list[str],
-    *,
-    corrects: bool,
-    completes: bool,
+    lines: StoredLines, draft: Draft, i: int, runs: list[StoredRun], *, corrects: bool, completes: bool
 ) -> bool:
     """Whether a different version of a run replaces the stored one; see `_compare`."""
+    run = runs[i]
     if run.cut is not None or run.session_id != draft.session_id:
         return False
-    return corrects or (completes and has_all(new, stored) and not lines.is_cut(run))
+    if corrects:
+        return True
+    stored, following = lines.keys_of(run) or [], runs[i + 1 : i + 2]
+    # It may have a message of the next run: one of the versions is damaged where that begins.
+    own = set(draft.keys[i]).difference(stored)
+    is_joined = any(not own.isdisjoint(lines.keys_of(other) or ()) for other in following)
+    return completes and has_all(draft.keys[i], stored) and not is_joined and not lines.is_cut(run)
+
+
+def has_lost_content(lines: StoredLines, draft: Draft, i: int, run: StoredRun) -> bool:
+    """Whether a message of a run of a draft, whose records have ids, has lost the content that it has in the store."""
+    if not draft.has_record_ids:
+        return False
+    messages = dict(zip(draft.keys[i], draft.runs[i].messages, strict=True))
+    stored = zip(run.keys or (), lines.has_content(run), strict=False)
+    lost = (messages.get(key) for key, has_content in stored if has_content)
+    return any(m is not None and m.content is None and not m.tool_calls for m in lost)
 
 
 def has_all(new: list[str], stored: list[str]) -> bool:

@@ -16,6 +16,7 @@ from sqlalchemy.engine import Connection
 from kern_nb.batches import batched
 from kern_nb.db.column_types import StoredRow
 from kern_nb.db.mapping import Row
+from kern_nb.db.session_rewinds import REWOUND_FROM
 from kern_nb.db.store import SessionStore
 from kern_nb.extra_keys import MESSAGE_KEYS
 from kern_nb.ingest.importer import run_id_for
@@ -66,13 +67,19 @@ class StoredLine:
         session: The session's row; of a new session, the row to insert.
         runs: Its top-level runs.
         n_inherited: The number of runs that it inherits as a whole.
-        next_index: The index of its next run.
+        last_index: The index of its last run, a nested agent's included.
     """
 
     session: StoredRow | Row
     runs: list[StoredRun]
     n_inherited: int
-    next_index: int
+    last_index: int
+
+    @property
+    def next_index(self) -> int:
+        """The index of its next run."""
+        deleted = self.session.get("last_deleted_run_index")
+        return max(self.last_index, -1 if deleted is None else deleted) + 1
 
     @property
     def session_id(self) -> str:
@@ -83,7 +90,7 @@ class StoredLine:
         """Append a run of which the session has inherited messages only: a longer copy of it adds its own."""
         run_id = run_id_for(self.session_id, len(self.runs))
         self.runs.append(StoredRun(self.session_id, self.next_index, run_id, None, None, cut, [], has_loaded_keys=True))
-        self.next_index += 1
+        self.last_index = self.next_index
 
 
 @dataclass
@@ -148,10 +155,10 @@ class StoredLines:
         for row in reversed(chain):
             parent = self.lines.get(row["parent_session_id"]) if row["parent_session_id"] is not None else None
             own = sorted(runs.get(row["session_id"], ()), key=lambda run: int(run["run_index"]))
-            line = _branch(row, parent) if parent is not None else StoredLine(row, [], 0, 0)
+            line = _branch(row, parent) if parent is not None else StoredLine(row, [], 0, -1)
             cut = _cut_run(row, parent)
             for run in own:
-                line.next_index = max(line.next_index, run["run_index"] + 1)
+                line.last_index = max(line.last_index, run["run_index"])
                 if run["parent_run_id"] is None:
                     identity = (run["session_id"], run["run_index"], run["run_id"], run["source_hash"])
                     line.runs.append(StoredRun(*identity, run["created_at"], cut))
@@ -166,6 +173,13 @@ class StoredLines:
         if session_id not in self.lines:
             self.load([session_id])
         return self.lines[session_id]
+
+    def get_imported(self, session_id: str) -> StoredLine | None:
+        """The line of a session as it was imported: if its head was moved back, of the session that has the rest."""
+        line = self.get(session_id)
+        while line is not None and isinstance(left := (line.session["session_data"] or {}).get(REWOUND_FROM), str):
+            line = self.get(left)
+        return line
 
     def add(self, line: StoredLine) -> None:
         """Add the line of a new session."""
@@ -185,6 +199,12 @@ class StoredLines:
             return run.keys
         inherited = self.keys_of(run.cut.run)
         return None if inherited is None else inherited[: run.cut.count] + run.keys
+
+    def has_content(self, run: StoredRun) -> list[bool]:
+        """For each own message of a run whether it has a content."""
+        m = self.store.tables.messages
+        query = sa.select(m.c.content.is_not(None) | m.c.content_json.is_not(None)).where(m.c.run_id == run.run_id)
+        return list(map(bool, self.connection.execute(query.order_by(m.c.message_index)).scalars()))
 
     def is_cut(self, run: StoredRun) -> bool:
         """Whether a session inherits a part of a run."""
@@ -230,7 +250,7 @@ def _branch(row: StoredRow | Row, parent: StoredLine) -> StoredLine:
     last, message = row["fork_run_index"], row["fork_message_index"]
     until = last if message is None else last - 1
     inherited = [run for run in parent.runs if run.run_index <= until]
-    return StoredLine(row, inherited, len(inherited), last + 1)
+    return StoredLine(row, inherited, len(inherited), last)
 
 
 def _cut_run(row: StoredRow | Row, parent: StoredLine | None) -> InheritedMessages | None:

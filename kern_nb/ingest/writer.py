@@ -17,10 +17,12 @@ from kern_nb.db.column_types import Json, Text
 from kern_nb.db.open_runs import update_session
 from kern_nb.db.store import SessionStore
 from kern_nb.errors import UnstorableValue
+from kern_nb.ingest import missing_parents
 from kern_nb.ingest.bundle_merge import BundledSession, ExistingRows, load_existing, merge_session
 from kern_nb.ingest.changes import Changes
 from kern_nb.ingest.importer import MAX_ID_LENGTH, Draft, ImportItem, MalformedRecord
-from kern_nb.ingest.merge import DraftMerger, ReadLines
+from kern_nb.ingest.merge import DraftMerger
+from kern_nb.ingest.new_sessions import ReadLines
 from kern_nb.ingest.stored_lines import StoredLines
 from kern_nb.ingest_report import IngestReport, Problem
 
@@ -79,6 +81,12 @@ def _require_length(session_id: str, limit: int) -> None:
         raise MalformedRecord(f"its id is longer than {limit} characters")
 
 
+def _problem(draft: Draft | BundledSession, text: str) -> Problem:
+    name = draft.session_id
+    label = name if len(name) <= _SHOWN_ID_LENGTH else name[: _SHOWN_ID_LENGTH - 1] + "…"
+    return Problem(draft.file, draft.line(), f"Session {label!r} {text}.")
+
+
 class _BatchWriter:
     def __init__(
         self, connection: Connection, store: SessionStore, read_lines: ReadLines, *, check_values: bool
@@ -87,6 +95,7 @@ class _BatchWriter:
         self.store = store
         self.check_values = check_values
         self.report = IngestReport()
+        self.orphans: list[tuple[str, Problem]] = []
         self.read_lines = read_lines
 
     def write(self, batch: list[ImportItem]) -> IngestReport:
@@ -108,6 +117,9 @@ class _BatchWriter:
                 if new is not None:
                     changes.add(new)
         self._write_changes(changes)
+        names = [*(draft.session_id for draft in drafts), *(session.session_id for session in bundled)]
+        linked = missing_parents.link(self.connection, self.store, names)
+        self.report.errors += [problem for name, problem in self.orphans if name not in linked]
         return self.report
 
     def _merge(self, item: Draft | BundledSession, merger: DraftMerger, existing: ExistingRows) -> Changes | None:
@@ -128,17 +140,14 @@ class _BatchWriter:
         except (MalformedRecord, UnstorableValue) as error:
             if isinstance(error, UnstorableValue) and not self.check_values:
                 raise
-            self._report(item, f"is not imported: {str(error).rstrip('.')}")
+            self.report.errors.append(_problem(item, f"is not imported: {str(error).rstrip('.')}"))
             return None
         self.report.skipped += is_session and not changes
+        if changes.orphan:
+            self.orphans.append((item.session_id, _problem(item, changes.orphan)))
         if changes.warning:
-            self._report(item, changes.warning)
+            self.report.errors.append(_problem(item, changes.warning))
         return changes
-
-    def _report(self, draft: Draft | BundledSession, text: str) -> None:
-        name = draft.session_id
-        label = name if len(name) <= _SHOWN_ID_LENGTH else name[: _SHOWN_ID_LENGTH - 1] + "…"
-        self.report.errors.append(Problem(draft.file, draft.line(), f"Session {label!r} {text}."))
 
     def _require_storable(self, changes: Changes) -> None:
         """Raise UnstorableValue for the first value that cannot be stored; only after the batch could not be."""

@@ -226,6 +226,34 @@ def test_a_paused_teams_run_can_be_stored_as_it_was_read(store):
         store.put_run("chat", a_small_run(run_id="team", status="PAUSED", requirements=[elsewhere]))
 
 
+def test_the_inline_steps_of_a_workflow_are_rows_of_its_run(store):
+    """However deep; each is replaced by itself, has an index of its own and is deleted with the workflow's run."""
+    steps = (("flow", None), ("draft", "flow"), ("check", "flow"), ("check again", "check"))
+
+    def put(status):
+        for run_id, parent in steps:
+            run = a_small_run(run_id, run_id=run_id, parent_run_id=parent, status=status, run_type="workflow")
+            store.put_run("chat", run, user_id="ann")
+
+    put("RUNNING")
+    put("COMPLETED")
+    assert [run.run_index for run in store.get_session("chat").runs] == [0, 1, 2, 3]
+    assert [run.run_id for run in store.member_runs("flow")] == ["draft", "check"]
+    assert [run.run_id for run in store.member_runs("check")] == ["check again"]
+    df = store.runs_df("chat").set_index("run_id")
+    assert df.loc[["draft", "check", "check again"], "parent_run_id"].tolist() == ["flow", "flow", "check"]
+    assert set(df["status"]) == {"COMPLETED"}
+    assert [message.content for message in store.history("chat")][0::2] == ["flow"]
+    counts = row_counts(store)
+    store.branch("chat", new_session_id="what-if")
+    assert row_counts(store) == counts | {"agno_sessions": 2}
+    assert [run.run_id for run in store.get_session("what-if").runs] == [run_id for run_id, _ in steps]
+    store.delete_session("what-if")
+    store.delete_run("flow")
+    assert store.get_session("chat").runs == []
+    assert store.check()
+
+
 def test_scores_and_estimated_costs_stay_marked(store):
     """A score belongs to the run; a cost that is the same is still an estimate."""
     run = store.put_run("chat", growing(STEPS[3], "COMPLETED", usage=Usage(cost=0.5)))

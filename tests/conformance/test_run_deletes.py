@@ -65,7 +65,7 @@ def test_an_open_run_can_be_deleted(store):
     store.delete_run(run.run_id)
     again = store.start_run("chat", input="y")
 
-    assert again.run_index == 0
+    assert again.run_index == 1
     for write in (
         lambda: store.append_messages(run.run_id, [Message(role="user", content="lost")]),
         lambda: store.finish_run(run.run_id),
@@ -85,7 +85,7 @@ def test_runs_after_a_run_are_deleted(store, after, kept):
     assert store.delete_runs("chat", after=names.get(after, after)) == 4 - kept
 
     assert inputs(load_session(store, "chat")) == [f"{number}" for number in range(kept)]
-    assert store.append_run("chat", a_small_run()).run_index == kept
+    assert store.append_run("chat", a_small_run()).run_index == 4
     assert store.check()
 
 
@@ -137,7 +137,7 @@ def test_a_cleared_session_keeps_what_is_its_own(store):
     assert inputs(after) == ["trunk 0"]
     assert store.scores_df("chat").value.tolist() == [0.5]
     assert store.clear_session("chat") == 0
-    assert store.append_run("chat", a_small_run()).run_index == 1
+    assert store.append_run("chat", a_small_run()).run_index == 4
     assert store.check()
 
 
@@ -193,19 +193,19 @@ def test_detached_branches_keep_what_they_inherit(store, name):
     assert {branch: parts_of(load_session(store, branch)) for branch in names} == before
     assert len(load_session(store, "chat").runs) == {"run": 2, "runs": 1, "clear": 0}[name]
     assert (load_session(store, "early").parent_session_id is None) is (name == "clear")
-    assert store.append_run("chat", a_run("new")).run_index == {"run": 3, "runs": 1, "clear": 0}[name]
+    assert store.append_run("chat", a_run("new")).run_index == 3
     assert {branch: parts_of(load_session(store, branch)) for branch in names} == before
     assert store.check()
 
 
-def test_a_branch_does_not_get_runs_that_reuse_an_index(store):
-    """Where runs before its branch point were deleted, and the index of one is used again."""
+def test_a_branch_does_not_get_runs_that_follow_deleted_ones(store):
+    """Where runs before its branch point, and those after it, were deleted."""
     a_session(store, "chat", runs=4)
     store.delete_run(run_ids(store)[2])
     store.branch("chat", before=3, new_session_id="b")
     store.branch("chat", before=(3, 0), new_session_id="c")
     store.delete_runs("chat", after=1)
-    assert store.append_run("chat", a_run("new")).run_index == 2
+    assert store.append_run("chat", a_run("new")).run_index == 4
 
     for name in "bc":
         assert inputs(load_session(store, name)) == ["chat 0", "chat 1"]
@@ -346,3 +346,54 @@ def test_a_failed_delete_changes_nothing(store, monkeypatch):
         store.clear_session("chat", detach_branches=True)
 
     assert all_rows(store) == before
+
+
+def test_the_index_of_a_deleted_run_is_not_used_again(store):
+    """A reference such as chat/2 never means another run, however a run is added or the last ones are deleted."""
+    for name in ("chat", "other"):
+        for number in range(3):
+            store.append_run(name, a_small_run(run_id=f"{name} {number}"))
+    store.delete_run("chat 2")
+    assert store.append_run("chat", a_small_run()).run_index == 3
+    store.delete_run("chat 0")
+    assert store.start_run("chat", input="x", run_id="open").run_index == 4
+    store.finish_run("open", status="COMPLETED")
+    assert store.put_run("chat", a_small_run(run_id="put")).run_index == 5
+    store.delete_runs("chat", after=1)
+    store.handoff("chat", to="bob", by="ann")
+    assert store.save_session(Session(session_id="chat", runs=[Run(run_id="saved")])).revision
+    assert [run.run_index for run in load_session(store, "chat").runs] == [1, 6, 7]
+    store.clear_session("chat")
+    assert store.append_run("chat", a_small_run()).run_index == 8
+    assert store.append_run("other", a_small_run()).run_index == 3
+    with pytest.raises(RunNotFound):
+        store.find_run("chat/7")
+    assert store.check()
+
+
+def test_a_branch_before_the_first_run_has_the_state_it_started_from(store):
+    """Also if earlier runs were deleted, and before the messages of that run."""
+    store.append_run("chat", a_small_run(session_state={"step": 1}))
+    store.clear_session("chat")
+    run = store.append_run("chat", a_run(session_state={"step": 2}))
+    assert store.branch("chat", before=run.run_index).session_state == {"step": 1}
+    assert store.branch("chat", after=(run.run_index, 0)).session_state == {"step": 1}
+    assert store.branch("chat", after=run.run_index).session_state == {"step": 2}
+
+
+def test_a_branch_goes_on_after_its_branch_point_and_after_its_deleted_runs(store):
+    """Whichever is later; deleting from its parent changes nothing for it."""
+    for number in range(3):
+        store.append_run("chat", a_small_run(run_id=f"r{number}"))
+    store.branch("chat", after=1, new_session_id="b")
+    assert store.append_run("b", a_small_run(run_id="b2")).run_index == 2
+    store.delete_run("b2")
+    assert store.append_run("b", a_small_run(run_id="b3")).run_index == 3
+    store.delete_run("r2")
+    store.branch("chat", new_session_id="c")
+    assert store.append_run("c", a_small_run()).run_index == 2
+    assert store.append_run("chat", a_small_run()).run_index == 3
+    store.delete_session("chat", detach_branches=True)
+    store.delete_run("b3")
+    assert store.append_run("b", a_small_run()).run_index == 4
+    assert store.check()

@@ -84,6 +84,7 @@ WRITES = {
     "pop_message": (lambda s, u: s.pop_message("of alice", user_id=u), OwnerMismatch),
     "delete_run": (lambda s, u: s.delete_run("member", detach_branches=True, user_id=u), RunNotFound),
     "delete_runs": (lambda s, u: s.delete_runs("of alice", after=0, user_id=u), OwnerMismatch),
+    "rewind_session": (lambda s, u: s.rewind_session("of alice", before=0, user_id=u), OwnerMismatch),
     "clear_session": (lambda s, u: s.clear_session("of alice", detach_branches=True, user_id=u), OwnerMismatch),
     "delete_session": (
         lambda s, u: s.delete_session("of alice", detach_branches=True, user_id=u),

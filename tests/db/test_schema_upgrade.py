@@ -6,7 +6,7 @@ import threading
 
 import pytest
 import sqlalchemy as sa
-from old_stores import downgrade
+from old_stores import REQUIREMENT_KEY_VERSION, downgrade
 
 from kern_nb.db import PostgresDb, schema_versions
 from kern_nb.errors import ReadOnlyStore
@@ -87,14 +87,15 @@ def test_upgraded_store_has_one_requirement_id_in_several_runs(old_store, store_
 def test_failed_upgrade_changes_nothing(old_store, old_version, store_factory, monkeypatch):
     """All columns are added or none, and the keys are as before; the next open upgrades the store."""
     store = reopened(old_store, store_factory)
-    original = schema_versions._renew_primary_key
+    name = "_renew_primary_key" if old_version < REQUIREMENT_KEY_VERSION else "_add_column"
+    original = getattr(schema_versions, name)
 
-    def failing(connection, table):
-        original(connection, table)
+    def failing(*args):
+        original(*args)
         raise RuntimeError("the disk is full")
 
     with monkeypatch.context() as patch:
-        patch.setattr(schema_versions, "_renew_primary_key", failing)
+        patch.setattr(schema_versions, name, failing)
         with pytest.raises(RuntimeError, match="disk"):
             store.runs_df()
     with store.connect() as connection:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import sqlite3
 import subprocess
 import sys
 import textwrap
 from pathlib import Path
-from uuid import uuid4
 
 import pytest
-import sqlalchemy as sa
 
 import kern_nb
 from kern_nb.db import InMemoryDb, open_store
@@ -212,65 +209,3 @@ def test_refresh_in_the_browser_shows_new_sessions(log):
         assert browser.start()["total"] == 3
         write_log(log, first=3)
         assert browser.refresh()["total"] == 4
-
-
-AGNO_TABLES = (
-    "CREATE SCHEMA ai",
-    """CREATE TABLE ai.agno_sessions (session_id VARCHAR PRIMARY KEY, session_type VARCHAR, agent_id VARCHAR,
-    team_id VARCHAR, workflow_id VARCHAR, user_id VARCHAR, session_data JSONB, agent_data JSONB, team_data JSONB,
-    workflow_data JSONB, metadata JSONB, summary JSONB, created_at BIGINT, updated_at BIGINT)""",
-    """CREATE TABLE ai.agno_runs (run_id VARCHAR PRIMARY KEY, session_id VARCHAR, run_type VARCHAR, agent_id VARCHAR,
-    team_id VARCHAR, workflow_id VARCHAR, user_id VARCHAR, parent_run_id VARCHAR, status VARCHAR, run_index BIGINT,
-    run_data JSONB, created_at BIGINT, updated_at BIGINT)""",
-)
-AGNO_RUN = """INSERT INTO ai.agno_runs (run_id, session_id, run_type, agent_id, status, run_index, run_data, created_at)
-    VALUES (:run_id, 's', 'agent', 'clerk', 'COMPLETED', :index, :data, 1790000000)"""
-
-
-def add_agno_run(connection, index: int) -> None:
-    run_id = f"r{index}"
-    messages = [
-        {"id": f"{run_id}-{role}", "role": role, "content": f"{role} {index}"} for role in ("user", "assistant")
-    ]
-    data = {
-        "run_id": run_id,
-        "agent_id": "clerk",
-        "status": "COMPLETED",
-        "messages": messages,
-        "created_at": 1790000000,
-    }
-    connection.execute(sa.text(AGNO_RUN), {"run_id": run_id, "index": index, "data": json.dumps(data)})
-
-
-def test_a_postgresql_database_is_read_by_a_role_that_may_only_read(postgres_database_url):
-    engine = sa.create_engine(postgres_database_url)
-    with engine.begin() as connection:
-        for statement in AGNO_TABLES:
-            connection.execute(sa.text(statement))
-        row = "INSERT INTO ai.agno_sessions (session_id, session_type, agent_id, created_at) VALUES ('s', 'agent', 'clerk', 1)"
-        connection.execute(sa.text(row))
-        add_agno_run(connection, 0)
-        role = f"reader_{uuid4().hex[:8]}"
-        connection.execute(sa.text(f"CREATE ROLE {role} LOGIN"))
-        connection.execute(sa.text(f"GRANT USAGE ON SCHEMA ai TO {role}"))
-        connection.execute(sa.text(f"GRANT SELECT ON ALL TABLES IN SCHEMA ai TO {role}"))
-    reader = engine.url.set(username=role, password=None).render_as_string(hide_password=False)
-    with open_store(reader) as store:
-        assert (type(store), store.format) == (ForeignStore, "agno")
-        assert list(store.messages_df()["content"]) == ["user 0", "assistant 0"]
-        with engine.begin() as connection:
-            add_agno_run(connection, 1)
-        store.refresh()
-        assert list(store.runs_df()["run_id"]) == ["r0", "r1"]
-        with pytest.raises(ReadOnlyStore):
-            store.branch("s")
-    with engine.begin() as connection:
-        tables = connection.execute(
-            sa.text("SELECT count(*) FROM information_schema.tables WHERE table_schema = 'public'")
-        )
-        assert tables.scalar() == 0
-        connection.execute(sa.text(f"DROP OWNED BY {role}"))
-        connection.execute(sa.text(f"DROP ROLE {role}"))
-    with open_store(postgres_database_url, session_table="kern_sessions") as beside:
-        assert not isinstance(beside, ForeignStore)
-    engine.dispose()

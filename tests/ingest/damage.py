@@ -20,6 +20,9 @@ from kern_nb.errors import KernError
 from kern_nb.ingest.parsing import zip_members
 from kern_nb.ingest_report import IngestReport
 
+KEEPING = ("gemini_cli", "otel", "pi", "qwen_code")
+"""Formats whose damaged later version of a file takes nothing from what an earlier one had."""
+
 WRONG_VALUES: tuple[Any, ...] = (
     *(None, True, 0, -1, 2**63, 10**30, 1.5, 1e308, "", "x", "\x00", "\ud800", "2999-13-45", "user", [], {}, [[]]),
     *([None], ["user"], [{}], {"x": {"y": []}}, {"type": "text"}, [{"type": "text", "text": 5}]),
@@ -297,12 +300,24 @@ class Inspector:
                 faults.append(f"intact after damaged: {len(missing)} of {len(self.contents)} messages are missing")
             if self._ingest(store, self.intact).runs:
                 faults.append("intact after damaged, again: runs are new")
+        faults += self._inspect_later(damage)
         if damage.intact_before is not None:
             expected = self._contents_of(damage.intact_before)
             # A message that the cut ends is not compared: it may consist of several records.
             if missing := (expected & self.contents) - imported:
                 faults.append(f"{len(missing)} of {len(expected)} messages before the damage are missing")
         return faults
+
+    def _inspect_later(self, damage: Damage) -> list[str]:
+        """Import the intact file, then the damaged one; return what is lost, of a format that guards against that."""
+        if not self.name.startswith(KEEPING):
+            return []
+        with self._new_store() as store:
+            self._ingest(store, self.intact)
+            self._ingest(store, damage.data)
+            missing = self.contents - _contents_of(store)
+            faults = _check(store, "damaged after intact")
+        return faults + ([f"damaged after intact: {len(missing)} messages are missing"] if missing else [])
 
     def _new_store(self) -> SqliteDb:
         for file in self.folder.glob("store.db*"):

@@ -8,10 +8,11 @@ import pandas as pd
 import pytest
 import sqlalchemy as sa
 
+from kern_nb.db import SqliteDb
 from kern_nb.ingest.importer import Draft, Fork, Membership, hash_record
 from kern_nb.ingest.run_splitter import SourceMessage, build_runs, split_runs
 from kern_nb.ingest.writer import write_drafts
-from kern_nb.records import Message, Session, ToolCall, Usage
+from kern_nb.records import Message, Run, Session, ToolCall, Usage
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 FRAMES = ("sessions_df", "runs_df", "messages_df", "tool_calls_df")
@@ -223,6 +224,99 @@ def test_a_fork_without_its_parent_is_reported(store):
     assert (again.sessions, again.runs) == (0, 0)
 
 
+@pytest.mark.every_engine
+@pytest.mark.parametrize("in_one_import", [True, False])
+@pytest.mark.parametrize("before", ["t#000", "t#003", "t#004", None])
+def test_a_fork_that_comes_before_its_parent_is_linked_when_that_comes(store, tmp_path, in_one_import, before):
+    """What it inherits is counted once; its branches go on, and it is what it is in the other order."""
+    roles = ["user", "assistant"] * 3
+    parent = lambda: draft("parent", [message(f"t#{n:03d}", role) for n, role in enumerate(roles)])  # noqa: E731
+    own = [message("n1", "assistant"), *turn(7)] if before == "t#003" else [*turn(7), *turn(8)]
+    fork = lambda *more: draft("fork", [*own, *more], file="g.jsonl", fork=Fork("parent", before))  # noqa: E731
+    if in_one_import:
+        report = write_drafts(store, [fork(), parent()])
+    else:
+        assert write_drafts(store, [fork()]).errors
+        store.branch("fork", after=0, new_session_id="what-if")
+        store.append_run("what-if", Run(input="mine"))
+        report = write_drafts(store, [parent()])
+    assert report.errors == []
+    n = {"t#000": 0, "t#003": 3, "t#004": 4, None: 6}[before]
+    assert texts(store, "fork") == [f"text t#{i:03d}" for i in range(n)] + [item.message.content for item in own]
+    session = store.get_session("fork")
+    assert session.parent_session_id == "parent"
+    with SqliteDb(tmp_path / "other.db") as other:
+        write_drafts(other, [parent()])
+        write_drafts(other, [fork()])
+        expected_fork = other.get_session("fork")
+        for name in ("fork_run_index", "fork_message_index", "session_data", "metadata"):
+            assert getattr(session, name) == getattr(expected_fork, name)
+        assert [run.run_index for run in session.runs] == [run.run_index for run in expected_fork.runs]
+        assert store.sessions_df()["total_tokens"].sum() == other.sessions_df()["total_tokens"].sum()
+    if not in_one_import:
+        assert [run.input for run in store.get_session("what-if").runs][-1] == "mine"
+        assert texts(store, "what-if")[:n] == texts(store, "fork")[:n]
+    assert store.check().problems == []
+    assert_unchanged_by(store, fork(), parent())
+    assert write_drafts(store, [fork(*turn(9))]).runs == 1
+    assert texts(store, "fork")[-2:] == expected(turn(9))
+
+
+def test_forks_that_name_each_other_are_not_linked_to_a_cycle(store):
+    write_drafts(store, [draft("a", turn(1), fork=Fork("b")), draft("b", turn(2), file="g.jsonl", fork=Fork("a"))])
+    assert store.check().problems == []
+    assert {name for name in "ab" if store.get_session(name).parent_session_id is None} != set()
+
+
+@pytest.mark.every_engine
+@pytest.mark.parametrize("in_one_import", [True, False])
+def test_a_nested_agent_that_comes_before_its_parent_becomes_a_member_run(store, tmp_path, in_one_import):
+    """So does an agent that it started, in whatever order they come; its scores stay with its run."""
+    call = ToolCall(tool_call_id="t1", tool_name="Task", args={})
+    inner = ToolCall(tool_call_id="t2", tool_name="Task", args={})
+    main = lambda: draft("main", [message("p1"), message("a1", "assistant", tool_calls=[call]), *turn(3)])  # noqa: E731
+    own = [message("p2"), message("a2", "assistant", tool_calls=[inner])]
+    child = lambda: draft("child", own, file="child.jsonl", membership=Membership("main", "t1"))  # noqa: E731
+    grandchild = lambda: draft("g", turn(4), file="g.jsonl", membership=Membership("child", "t2"))  # noqa: E731
+    orders = [[grandchild, child, main], [grandchild, main, child], [child, main, grandchild]]
+    with SqliteDb(tmp_path / "other.db") as other:
+        write_drafts(other, [main(), child(), grandchild()])
+        names = ["session_id", "parent_run_id", "agent_id", "input", "input_tokens", "total_tokens"]
+        intended = other.runs_df().set_index("run_id")[names].sort_index()
+        extras = {run.run_id: (run.extra, run.internal) for run in other.get_session("main").runs}
+    for order in orders:
+        drafts = [create() for create in order]
+        if in_one_import:
+            write_drafts(store, drafts)
+        else:
+            for item in drafts:
+                write_drafts(store, [item])
+                if item.session_id == "g" and store.get_session("g") is not None:
+                    store.add_score("g", "good", 1)
+        runs = store.runs_df().set_index("run_id")
+        pd.testing.assert_frame_equal(runs[names].sort_index(), intended)
+        assert {run.run_id: (run.extra, run.internal) for run in store.get_session("main").runs} == extras
+        assert list(store.sessions_df()["session_id"]) == ["main"]
+        assert set(store.scores_df()["run_id"].isna()) <= {False}
+        assert store.check().problems == []
+        assert_unchanged_by(store, grandchild(), child(), main())
+        store.delete_session("main")
+
+
+def test_a_nested_agent_that_a_user_has_continued_stays_a_session(store):
+    """Nothing of the user's is moved."""
+    write_drafts(
+        store, [draft(name, turn(n), file=name, membership=Membership("main")) for n, name in enumerate("abcd")]
+    )
+    store.append_run("a", Run(input="mine"))
+    store.branch("b", new_session_id="what-if")
+    store.tag_session("c", ["mine"])
+    report = write_drafts(store, [draft("main", turn(9))])
+    assert report.errors == []
+    assert set(store.sessions_df()["session_id"]) == {"a", "b", "c", "what-if", "main"}
+    assert len(store.get_session("main").runs) == 2
+
+
 @pytest.mark.parametrize("in_one_import", [True, False])
 def test_a_nested_agent_is_a_member_run_of_the_run_that_called_it(store, in_one_import):
     """The member's usage counts in its session; the main line continues after it."""
@@ -360,6 +454,26 @@ def test_an_intact_version_of_a_damaged_file_completes_its_runs(store):
         assert (report.sessions, report.errors, texts(store, session_id)) == (0, [], expected(whole))
         assert_unchanged_by(store, draft(session_id, whole, file=file))
     assert store.check().problems == []
+
+
+def test_a_damaged_later_version_of_a_run_does_not_replace_it(store):
+    """A message has lost its content, or a prompt is not recognized as one, which is a branch. A correction is stored."""
+    whole = lambda: [*turn(1), *turn(2), *turn(3)]  # noqa: E731 - drafts are used once
+    write_drafts(store, [draft("s", whole())])
+    before = frames_of(store)
+    empty, joined = whole(), whole()
+    empty[3] = empty[3]._replace(message=empty[3].message.model_copy(update={"content": None}), record="x")
+    joined[2] = joined[2]._replace(starts_run=False, record="x")
+    report = write_drafts(store, [draft("s", empty)])
+    assert "lacks something" in report.errors[0].reason
+    for name, frame in frames_of(store).items():
+        pd.testing.assert_frame_equal(frame, before[name])
+    assert write_drafts(store, [draft("s", joined)]).branches == 1
+    assert texts(store, "s") == expected(turn(1), turn(2), turn(3))
+    corrected = whole()
+    corrected[3] = message("a2", "assistant", "corrected")
+    assert write_drafts(store, [draft("s", corrected)]).errors == []
+    assert texts(store, "s")[3] == "corrected"
 
 
 def test_a_run_is_not_completed_before_a_branch_point_in_it(store):

@@ -168,6 +168,7 @@ def test_without_a_store_every_verb_names_the_attach_line(notebook):
         "%kern load runs",
         "%kern show x",
         "%kern branch x",
+        "%kern rewind x/0",
         "%kern check",
         "%kern inbox",
         "%kern approve x",

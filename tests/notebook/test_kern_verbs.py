@@ -126,6 +126,19 @@ def test_branch_as_sets_the_id_and_the_title(notebook, chats):
     assert len(lines) == 2
 
 
+def test_rewind_moves_the_head_and_keeps_the_rest(notebook, chats):
+    """After or before a run or a message, under the id that a person names; a session alone is refused."""
+    session = notebook.run("%kern rewind alpha/1.2 --keep-as first-try")
+    assert (session.session_id, session.parent_session_id) == ("alpha", "first-try")
+    assert [len(run.messages) for run in notebook.run("%kern show alpha").runs][1:] == [3]
+    assert len(notebook.run("%kern show first-try").runs) == 3
+    notebook.run("%kern rewind alpha/1 --before")
+    assert len(notebook.run("%kern show alpha").runs) == 1
+    error, lines = notebook.fails("%kern rewind alpha")
+    assert type(error) is BadUsage
+    assert lines[1].endswith("For example: %kern rewind alpha/0")
+
+
 def test_show_returns_a_session_a_run_or_the_end_of_a_run(notebook, chats):
     """The transcript holds what the reference names, and its frames hold the same."""
     whole, run, part = (notebook.run(f"%kern show {ref}") for ref in ("alpha", "alpha/1", "alpha/1.2"))

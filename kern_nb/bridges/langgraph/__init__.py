@@ -9,7 +9,8 @@ resumes.
 | `saver.py`, `attached.py` | `KernSaver`, the checkpointer; `attach`, and what it learns of an invocation |
 | `rows.py`, `queries.py` | checkpoints as rows; the prepared statements |
 | `values.py` | values as parts that consecutive states share |
-| `recorder.py`, `edits.py`, `pauses.py` | runs as checkpoints are written; edited messages; interrupts |
+| `recorder.py`, `steps.py`, `runs.py` | where a checkpoint belongs; what it adds; its run |
+| `edits.py`, `pauses.py` | edited messages; interrupts |
 | `channels.py` | the channels of a state in our terms |
 | `resume.py` | `resume_run`: going on with stored answers |
 | `threads.py` | deleting, copying and pruning threads; going on from a branch |

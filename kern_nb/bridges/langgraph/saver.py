@@ -6,6 +6,7 @@ import asyncio
 import json
 import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, MutableSequence, Sequence
+from contextlib import suppress
 from itertools import chain
 from typing import Any, TypeVar
 
@@ -22,6 +23,7 @@ from langgraph.checkpoint.base import (
 )
 from langgraph.checkpoint.base import Checkpoint as GraphCheckpoint
 from langgraph.checkpoint.serde.base import SerializerProtocol
+from langgraph.errors import GraphRecursionError
 from sqlalchemy.engine import Connection
 
 from kern_nb.bridges.langgraph import threads
@@ -35,6 +37,9 @@ from kern_nb.errors import BadUsage, UnstorableValue
 T = TypeVar("T")
 
 AGENT = "langgraph"
+
+_BEFORE_INPUT = -2  # the step before the first input of a thread
+_NOTED_THREADS = 1000
 
 
 class KernSaver(BaseCheckpointSaver[Any]):
@@ -62,6 +67,7 @@ class KernSaver(BaseCheckpointSaver[Any]):
         self.rows = Rows(store)
         self.recorder = Recorder(store, self.rows, agent_id)
         self._lock = threading.Lock()
+        self._entry_steps: dict[str, int] = {}  # shared with the copies, too
         self._has_tables = [False]  # shared with the copies that LangGraph makes of a saver
 
     # Reading --------------------------------------------------------------------------------------------------------
@@ -80,7 +86,26 @@ class KernSaver(BaseCheckpointSaver[Any]):
                 else self._tuple(connection, checkpoint, {}, config if checkpoint_id else None)
             )
 
-        return self._read(read, None)
+        found = self._read(read, None)
+        if not namespace:  # an invocation begins with this
+            self._note_entry(thread_id, found)
+        return found
+
+    def _note_entry(self, thread_id: str, found: CheckpointTuple | None) -> None:
+        step = found.metadata.get("step") if found is not None else _BEFORE_INPUT
+        self._entry_steps.pop(thread_id, None)
+        if isinstance(step, int):
+            self._entry_steps[thread_id] = step
+        while len(self._entry_steps) > _NOTED_THREADS:
+            with suppress(StopIteration, RuntimeError, KeyError):  # another thread does the same
+                del self._entry_steps[next(iter(self._entry_steps))]
+
+    def _recursion_error(self, key: Key, config: RunnableConfig, metadata: CheckpointMetadata) -> Exception | None:
+        """The error that LangGraph raises after the last step that a limit permits, if nodes are left to run."""
+        limit, step, entry = config.get("recursion_limit"), metadata.get("step"), self._entry_steps.get(key.session_id)
+        if key.namespace or limit is None or step is None or entry is None or step < entry + limit + 2:
+            return None
+        return GraphRecursionError(f"Recursion limit of {limit} reached.")
 
     def list(
         self,
@@ -178,6 +203,8 @@ class KernSaver(BaseCheckpointSaver[Any]):
         def write(connection: Connection) -> None:
             recorded = self.recorder.record(connection, stored, encoded, data, state)
             self.rows.put(connection, recorded, encoded)
+            if (error := self._recursion_error(key, config, metadata)) is not None:
+                self.recorder.end_invocation(connection, key.session_id, error)
 
         self._write(write)
         self._apply_concurrent(key)

@@ -25,8 +25,9 @@ class KernSpanExporter(SpanExporter):
     It takes the conventions for GenAI, OpenInference and OpenLLMetry; other spans are not stored. A run appears while
     its trace grows: RUNNING until the span of its agent ends, INTERRUPTED if that never comes.
 
-    If the store cannot be written, `export` returns FAILURE, the reason is logged, and the spans are kept: they are
-    written with the next ones.
+    SUCCESS of `export` means that the spans are stored, whatever becomes of the process: the next exporter or listener
+    of the store goes on with traces that a killed process left. If the store cannot be written, `export` returns
+    FAILURE, the reason is logged, and the spans are kept: they are written with the next ones.
 
     Args:
         store: A store or the name of an attached one; None for the one in use.
@@ -79,7 +80,8 @@ class KernSpanExporter(SpanExporter):
         try:
             _report(self._recorder.close())
         except KernError as error:
-            _log.error("Spans are lost: %s %s", error, error.hint)
+            message = "Runs are not written: %s %s The next exporter or listener writes the spans that were stored."
+            _log.error(message, error, error.hint)
 
 
 def _report(rejections: Sequence[Rejection]) -> SpanExportResult:

@@ -78,6 +78,16 @@ class LiveTrace:
         return len(self.spans) + len(self._events)
 
     @property
+    def may_be_stored(self) -> bool:
+        """Whether it is one of an agent, or may be: a web server sends many that are not."""
+        return self._is_relevant or bool(self._events)
+
+    @property
+    def has_waiting_events(self) -> bool:
+        """Whether there are events whose span has not arrived."""
+        return bool(self._events)
+
+    @property
     def start_ns(self) -> int:
         """When it began, as far as is known."""
         return min((span.start_ns for span in self.spans.values() if span.start_ns), default=0)
@@ -110,6 +120,22 @@ class LiveTrace:
     def is_complete(self) -> bool:
         """Whether the spans around each span have arrived; those of other processes may never do."""
         return all(s.parent_id is None or s.has_remote_parent or s.parent_id in self.spans for s in self.spans.values())
+
+    def restore(self, plans: Iterable[Plan], find_run: Callable[[str], Run | None]) -> None:
+        """Set what is stored of it, as far as the runs exist that another process wrote it as, or was about to."""
+        for plan in plans:
+            for run_id, position in plan.runs.items():
+                run = find_run(run_id)
+                if run is None or (run.parent_run_id is None) != (position.membership is None):
+                    continue
+                if run.parent_run_id is not None or run.session_id == position.session_id:
+                    self._stored.runs[run_id] = position
+            stored = {span: run_id for span, run_id in plan.run_of_span.items() if run_id in self._stored.runs}
+            self._stored.run_of_span |= stored
+
+    def has_new_runs(self, plan: Plan) -> bool:
+        """Whether a plan has runs that are not stored there."""
+        return plan.runs != self._stored.runs
 
     def stored_runs(self) -> frozenset[str]:
         """The ids of its stored runs."""

@@ -1,6 +1,7 @@
 """`TraceRecorder`: spans in, rows out. It keeps each trace until it has ended, and writes what is known of it.
 
-Spans are written at once, unless writing the trace took long the last time: then after a while that is nine times as
+What it has taken is stored: as runs, or in the `spool`, from which the next recorder of the store takes it over if this
+process is killed. Runs are written at once, unless writing the trace took long the last time: then after nine times as
 long, so that growing traces cost at most a tenth of the time; a trace that ends is always written at once. A thread
 writes what is due, and abandons traces that wait for spans in vain.
 """
@@ -12,16 +13,18 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
+from kern_nb.bridges.otel.histories import Histories
 from kern_nb.bridges.otel.live_trace import LiveTrace, Plan
+from kern_nb.bridges.otel.spool import Arrival, SpanSpool
 from kern_nb.db import heartbeats
 from kern_nb.db.store import SessionStore
 from kern_nb.errors import HasBranches, KernError, RunNotFound, SessionNotFound
 from kern_nb.ingest.importer import RECORD_ERRORS, Draft
 from kern_nb.ingest.importers.otel import read_sessions
-from kern_nb.ingest.importers.otel.messages import Thread, parse_messages
+from kern_nb.ingest.importers.otel.messages import Thread
 from kern_nb.ingest.importers.otel.spans import Event, Span
 from kern_nb.ingest.importers.otel.trace import Trace
 from kern_nb.ingest.writer import write_drafts
@@ -34,6 +37,7 @@ _GRACE_S = 60.0  # a complete trace may still get log records, or spans of anoth
 _WAIT_FACTOR = 9
 _RETRY_S = 5.0
 _CHECK_S = 1.0
+_ADOPT_S = 60.0
 _MAX_ITEMS = 200_000
 
 
@@ -72,14 +76,23 @@ class TraceRecorder:
         self._lock = threading.RLock()
         self._wake = threading.Condition(self._lock)
         self._traces: dict[str, LiveTrace] = {}
+        self._spool = SpanSpool(store)
+        self._histories = Histories(store)
+        self._arrivals: list[Arrival] = []  # not in the spool yet: of traces without an agent so far, too
+        self._next_adoption = self._next_beat = 0.0
         self._thread: threading.Thread | None = None
         self._is_closed = False
         _recorders.add(self)
+        try:
+            self._adopt()
+        except KernError as error:
+            _log.warning("Spans that another process left are not written yet: %s", error)
 
     def record(self, spans: Iterable[Span], events: Iterable[tuple[str, str, Event]] = ()) -> list[Rejection]:
         """Add spans, and events with the ids of their trace and span; write the traces that are due.
 
-        If the store cannot be written, the spans are kept and written with the next ones.
+        What it returns for is stored, whatever becomes of this process. If the store cannot be written, the spans are
+        kept and written with the next ones.
 
         Returns:
             The traces of which something is not stored, and why.
@@ -87,14 +100,15 @@ class TraceRecorder:
         Raises:
             KernError: The store cannot be written.
         """
-        by_trace: dict[str, tuple[list[Span], list[tuple[str, Event]]]] = {}
+        by_trace: dict[str, Arrival] = {}
         for span in spans:
-            by_trace.setdefault(span.trace_id, ([], []))[0].append(span)
+            by_trace.setdefault(span.trace_id, Arrival(span.trace_id)).spans.append(span)
         for trace_id, span_id, event in events:
-            by_trace.setdefault(trace_id, ([], []))[1].append((span_id, event))
+            by_trace.setdefault(trace_id, Arrival(trace_id)).events.append((span_id, event))
         with self._lock:
-            for trace_id, (new_spans, new_events) in by_trace.items():
-                self._traces.setdefault(trace_id, LiveTrace(trace_id)).add(new_spans, new_events)
+            for trace_id, arrival in by_trace.items():
+                self._arrivals.append(arrival)
+                self._traces.setdefault(trace_id, LiveTrace(trace_id)).add(arrival.spans, arrival.events)
             self._drop_oldest()
             self._start_thread()
             now = time.monotonic()
@@ -111,6 +125,7 @@ class TraceRecorder:
             rejections: list[Rejection] = []
             while changed := [trace for trace in self._traces.values() if trace.has_changed]:
                 rejections += self._write(changed)
+            self._store_arrivals(_Batch())
             return rejections
 
     def close(self) -> list[Rejection]:
@@ -123,6 +138,7 @@ class TraceRecorder:
             for trace in self._traces.values():
                 self._abandon(trace)
             rejections = self.flush()
+            self._spool.close()
             self._traces.clear()
             return rejections
 
@@ -154,7 +170,7 @@ class TraceRecorder:
                 batch.plans.append((trace, plan))
                 batch.session_ids |= {draft.session_id for draft in plan.drafts}
             self._write_batch(batch, rejections)
-        except KernError:
+        except KernError:  # of the traces that are written anyway, the spans are in the spool
             for trace in traces:
                 trace.due = time.monotonic() + _RETRY_S
             raise
@@ -176,6 +192,7 @@ class TraceRecorder:
         return trace.plan((item for item in items if isinstance(item, Draft)), self._find_spans), problems
 
     def _write_batch(self, batch: _Batch, rejections: list[Rejection]) -> None:
+        self._store_arrivals(batch)
         drafts = [draft for _, plan in batch.plans for draft in plan.drafts]
         if drafts:
             report = write_drafts(self.store, drafts)
@@ -188,6 +205,24 @@ class TraceRecorder:
         for trace, _ in batch.plans:
             self._read_again(trace)
         batch.plans, batch.session_ids = [], set()
+
+    def _store_arrivals(self, batch: _Batch) -> None:
+        """Store what has arrived, and which runs it is about to be written as."""
+        plans = {trace.trace_id: plan for trace, plan in batch.plans if trace.has_new_runs(plan)}
+        may_be_stored = {name for name, trace in self._traces.items() if trace.may_be_stored}
+        self._spool.add([arrival for arrival in self._arrivals if arrival.trace_id in may_be_stored], plans)
+        self._arrivals = [arrival for arrival in self._arrivals if arrival.trace_id not in may_be_stored]
+
+    def _adopt(self) -> None:
+        """Take over the traces of processes that are gone; they are written by the thread."""
+        self._next_adoption = time.monotonic() + _ADOPT_S
+        for trace_id, spooled in self._spool.adopt().items():
+            trace = self._traces.setdefault(trace_id, LiveTrace(trace_id))
+            for arrival in spooled.arrivals:
+                trace.add(arrival.spans, arrival.events)
+            trace.restore(spooled.plans, self._find_run)
+        if self._traces:
+            self._start_thread()
 
     def _read_again(self, trace: LiveTrace) -> None:
         """Mark the traces that may continue what this one has said."""
@@ -208,24 +243,22 @@ class TraceRecorder:
 
     def _load_thread(self, session_id: str, trace: LiveTrace) -> Thread:
         """What a session had said before a trace: its model calls repeat it."""
-        thread = Thread()
-        session = self.store.get_session(session_id) if self.store.exists() else None
         start = trace.start_ns
         later = [other.stored_runs() for other in self._traces.values() if other is trace or other.start_ns > start]
-        excluded = frozenset[str]().union(*later)
-        runs = [run for run in (session and session.runs) or () if run.parent_run_id is None]
-        runs = [run for run in runs if run.run_id not in excluded]
-        runs = [run for run in runs if run.created_at is None or run.created_at.timestamp() * 1e9 < start]
-        for run in runs:
-            thread.remember(parse_messages(_to_record(message) for message in run.messages))
-        return thread
+        return self._histories.load(session_id, start, frozenset[str]().union(*later))
 
-    def _find_spans(self, run_id: str) -> set[str] | None:
+    def _find_run(self, run_id: str) -> Run | None:
         try:
-            run = self.store.get_run(run_id)
+            return self.store.get_run(run_id)
         except RunNotFound:
             return None
-        return {str(item.extra["span_id"]) for item in _records(run) if "span_id" in item.extra}
+
+    def _find_spans(self, run_id: str) -> set[str] | None:
+        run = self._find_run(run_id)
+        if run is None:
+            return None
+        items: list[Run | Message] = [run, *run.messages]
+        return {str(item.extra["span_id"]) for item in items if "span_id" in item.extra}
 
     # The thread -------------------------------------------------------------------------------------------------------
 
@@ -246,19 +279,36 @@ class TraceRecorder:
             if self._is_closed:
                 return False
             now = time.monotonic()
-            for trace in list(self._traces.values()):
-                idle = now - trace.last_arrival
-                if idle > self._idle_timeout_s:
+            for trace in self._traces.values():
+                if now - trace.last_arrival > self._idle_timeout_s:
                     self._abandon(trace)
-                if not trace.has_changed and idle > _GRACE_S and (trace.is_complete() or trace.is_abandoned):
-                    del self._traces[trace.trace_id]
             try:
+                self._forget([trace for trace in self._traces.values() if self._is_over(trace, now)])
+                if now >= self._next_beat:
+                    self._next_beat = now + heartbeats.INTERVAL_S
+                    self._spool.beat()
+                if now >= self._next_adoption:
+                    self._adopt()
                 rejections = self._write([t for t in self._traces.values() if t.has_changed and t.due <= now])
                 for rejection in rejections:
                     _log.warning("Trace %s is not stored completely: %s", rejection.trace_id, rejection.reason)
             except KernError as error:
-                _log.warning("Spans are not stored yet: %s They are kept, and written later.", error)
+                _log.warning("Runs are not written yet: %s Their spans are kept, and written later.", error)
             return True
+
+    def _is_over(self, trace: LiveTrace, now: float) -> bool:
+        """Whether a trace is written, and nothing more of it is expected."""
+        idle = now - trace.last_arrival
+        if trace.has_changed or idle <= _GRACE_S:
+            return False
+        return idle > self._idle_timeout_s or (trace.is_complete() and not trace.has_waiting_events)
+
+    def _forget(self, traces: Collection[LiveTrace]) -> None:
+        self._spool.remove([trace.trace_id for trace in traces])
+        for trace in traces:
+            del self._traces[trace.trace_id]
+        if traces:
+            self._arrivals = [arrival for arrival in self._arrivals if arrival.trace_id in self._traces]
 
     @staticmethod
     def _abandon(trace: LiveTrace) -> None:
@@ -266,21 +316,25 @@ class TraceRecorder:
             trace.is_abandoned = trace.has_changed = True
 
     def _drop_oldest(self) -> None:
-        """Bound the memory: forget the traces that were silent for longest; what is stored of them stays."""
+        """Bound the memory: write the traces that were silent for longest as they are, and forget them."""
         total = sum(trace.n_items for trace in self._traces.values())
         for trace in sorted(self._traces.values(), key=lambda trace: trace.last_arrival):
             if total <= _MAX_ITEMS or len(self._traces) == 1:
                 return
             if trace.has_changed:
-                _log.warning("Trace %s is forgotten: too many spans are waiting for others.", trace.trace_id)
+                _log.warning("Trace %s is not expected to go on: too many spans are waiting.", trace.trace_id)
+            self._abandon(trace)
+            if trace.has_changed:
+                self._write([trace])
             total -= trace.n_items
-            del self._traces[trace.trace_id]
+            self._forget([trace])
 
     def forget(self) -> None:
         """In a forked child: the traces are the parent's."""
         self._lock = threading.RLock()
         self._wake = threading.Condition(self._lock)
         self._traces, self._thread = {}, None
+        self._spool, self._arrivals = SpanSpool(self.store), []
 
 
 _recorders: weakref.WeakSet[TraceRecorder] = weakref.WeakSet()
@@ -298,14 +352,3 @@ if hasattr(os, "register_at_fork"):
 def _watch(reference: weakref.ref[TraceRecorder]) -> None:
     while (recorder := reference()) is not None and recorder.watch():
         del recorder
-
-
-def _to_record(message: Message) -> dict[str, object]:
-    """A stored message, as the importer reads messages."""
-    calls = [{"id": call.tool_call_id, "name": call.tool_name, "arguments": call.args} for call in message.tool_calls]
-    record = {"role": message.role, "content": message.content, "tool_calls": calls}
-    return record | {"tool_call_id": message.tool_call_id, "name": message.tool_name}
-
-
-def _records(run: Run) -> Iterable[Run | Message]:
-    return (run, *run.messages)

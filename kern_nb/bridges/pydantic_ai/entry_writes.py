@@ -10,7 +10,6 @@ from pydantic_ai.messages import ModelResponse
 from sqlalchemy.engine import Connection
 
 from kern_nb.bridges.pydantic_ai.entries import ENTRY, Location, NewEntry, positions
-from kern_nb.bridges.pydantic_ai.rewind import move_to_end
 from kern_nb.db.open_runs import RunKey
 from kern_nb.db.run_writes import insert_run
 from kern_nb.db.store import SessionStore
@@ -33,7 +32,7 @@ def write_entries(
     session_id: str,
     new: Sequence[NewEntry],
     after: Location | None,
-    floor: int | None,
+    floor: int,
 ) -> None:
     """Store entries after one that is stored.
 
@@ -43,7 +42,7 @@ def write_entries(
         session_id: The session.
         new: The entries, in order.
         after: The last message of the entry before them; None if they are the first.
-        floor: The last run that the session inherits.
+        floor: The index that new runs follow; see `index_floor`.
     """
     r = store.tables.runs
     last = (after.run_index, after.message_index) if after is not None else (-1, -1)
@@ -59,7 +58,7 @@ def write_entries(
         if row is not None and row["session_id"] == session_id:
             index = row["run_index"]
             if index < last[0] and unsaved_runs(connection, store, remaining) == {row["run_id"]}:
-                index = move_to_end(connection, store, row) or index
+                index = _move_to_end(connection, store, row, floor) or index
             remaining, last = _mark(connection, store, (session_id, index), remaining, last)
             before = row["run_id"]
         if remaining:
@@ -90,12 +89,31 @@ def _mark(
     return [], after
 
 
+def _move_to_end(connection: Connection, store: SessionStore, run: sa.RowMapping, floor: int) -> int | None:
+    """Number a run after all others of its session; its index then, or None if a branch inherits it.
+
+    The turns of a conversation are in the order in which they were saved; their runs may have started in another.
+    """
+    s, r, session_id = store.tables.sessions, store.tables.runs, run["session_id"]
+    heirs = sa.select(s.c.session_id)
+    heirs = heirs.where(s.c.parent_session_id == session_id, s.c.fork_run_index >= run["run_index"])
+    if connection.execute(heirs).first() is not None:
+        return None
+    last = connection.execute(sa.select(sa.func.max(r.c.run_index)).where(r.c.session_id == session_id)).scalar_one()
+    index = max(int(last), floor) + 1
+    for table in (store.tables.runs, store.tables.messages, store.tables.tool_calls):
+        is_run = (table.c.session_id == session_id) & (table.c.run_id == run["run_id"])
+        connection.execute(table.update().where(is_run).values(run_index=index))
+    store.run_keys.pop(run["run_id"], None)
+    return index
+
+
 def _insert(
     connection: Connection,
     store: SessionStore,
     session_id: str,
     new: Sequence[NewEntry],
-    floor: int | None,
+    floor: int,
     *,
     run_id: str | None,
 ) -> Run:

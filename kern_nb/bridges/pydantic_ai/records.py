@@ -14,17 +14,14 @@ from pydantic_ai.tools import DeferredToolRequests
 from pydantic_ai.usage import RunUsage
 from sqlalchemy.engine import Connection
 
-from kern_nb.bridges.pydantic_ai import rewind
 from kern_nb.bridges.pydantic_ai.entries import Location, NewEntry, locate
 from kern_nb.bridges.pydantic_ai.entry_writes import unsaved_runs, write_entries
-from kern_nb.db import session_deletes, session_writes
+from kern_nb.db import session_deletes, session_rewinds, session_writes
 from kern_nb.db.open_runs import update_session
-from kern_nb.db.run_writes import upsert_session
+from kern_nb.db.run_writes import index_floor, upsert_session
 from kern_nb.db.sql_expressions import json_text
 from kern_nb.db.store import SessionStore
-
-KEY = "conversation"
-"""The key of the record in a session's data."""
+from kern_nb.extra_keys import CONVERSATION
 
 _USAGE = TypeAdapter(RunUsage)
 _REQUESTS = TypeAdapter(DeferredToolRequests)
@@ -43,7 +40,7 @@ def find_all(
 ) -> list[ConversationRecord]:
     """The records, or those of a scope, the latest first."""
     s = store.tables.sessions
-    record = json_text(s.c.session_data, KEY)
+    record = json_text(s.c.session_data, CONVERSATION)
     query = sa.select(s).where(record.is_not(None)).order_by(json_text(record, "updated_at").desc())
     query = query if scope is None else query.where(s.c.user_id == scope)
     query = query if limit is None else query.limit(limit)
@@ -71,15 +68,18 @@ def write(
     if row is None:
         _create(connection, store, record, parent)
     elif parent_id != (stored.head_id if stored is not None else None):
-        rewind.rewind(connection, store, row, parent, keep=unsaved_runs(connection, store, new))
-    data, fork = connection.execute(
-        store.locked(sa.select(s.c.session_data, s.c.fork_run_index).where(s.c.session_id == session_id))
-    ).one()
+        to = None if parent is None else (parent.session_id, parent.point)
+        session_rewinds.move_head(connection, store, row, to, keep=unsaved_runs(connection, store, new))
+    columns = (s.c.session_data, s.c.fork_run_index, s.c.last_deleted_run_index)
+    query = store.locked(sa.select(*columns).where(s.c.session_id == session_id))
+    session = connection.execute(query).mappings().one()
     if new:
-        write_entries(connection, store, session_id, new, _locate(connection, store, session_id, parent_id), fork)
+        after, floor = _locate(connection, store, session_id, parent_id), index_floor(session)
+        write_entries(connection, store, session_id, new, after, floor)
     if record.head_id is not None and locate(connection, store, record.head_id) is None:
         raise ConversationConflict(session_id)
-    values = {"session_data": (data or {}) | {KEY: _data(record)}, "updated_at": int(record.updated_at.timestamp())}
+    values: dict[str, Any] = {"session_data": (session["session_data"] or {}) | {CONVERSATION: _data(record)}}
+    values["updated_at"] = int(record.updated_at.timestamp())
     update_session(connection, store, session_id, user_id=record.scope, **values)
 
 
@@ -115,7 +115,7 @@ def delete(connection: Connection, store: SessionStore, conversation_id: str, ex
     stored = _record(row) if row is not None else None
     if stored is None or stored.revision != expected:
         raise ConversationConflict(conversation_id)
-    for session_id in [conversation_id, *rewind.left_sessions(connection, store, conversation_id)]:
+    for session_id in [conversation_id, *session_rewinds.left_sessions(connection, store, conversation_id)]:
         session_deletes.delete_session(connection, store, session_id, detach_branches=True)
 
 
@@ -128,7 +128,7 @@ def _data(record: ConversationRecord) -> dict[str, Any]:
 
 
 def _record(row: sa.RowMapping) -> ConversationRecord | None:
-    data = (row["session_data"] or {}).get(KEY)
+    data = (row["session_data"] or {}).get(CONVERSATION)
     if not isinstance(data, dict):
         return None
     requests = data["deferred_tool_requests"]

@@ -43,6 +43,18 @@ def _branch(args: Namespace) -> object:
     return store.branch(reference.session_id, **point, name=args.name, new_session_id=args.name)
 
 
+def _rewind(args: Namespace) -> object:
+    store = store_registry.find(args.store)
+    reference = store.locate(args.ref)
+    if reference.branch_point is None:
+        raise BadUsage(
+            f"REF must be a run or a message, got session {args.ref!r}.",
+            f"For example: %kern rewind {reference}/0",
+        )
+    point: dict[str, Any] = {"before" if args.before else "after": reference.branch_point}
+    return store.rewind_session(reference.session_id, **point, keep_as=args.keep_as)
+
+
 def _rename(args: Namespace) -> object:
     store, session_id = _find_session(args)
     return store.rename_session(session_id, args.title)
@@ -134,6 +146,18 @@ VERBS = (
         example="%kern branch conversation_123/0 --as what-if",
         python='store.branch("conversation_123", after=0, name="what-if", new_session_id="what-if")',
         details="The value is the new session. Nothing else changes; use its id to continue in it.",
+    ),
+    verb(
+        "rewind",
+        "Move the head of a session back to a run or message of it. What follows is kept as a session.",
+        _rewind,
+        arg("ref", "REF", "`chat/2` is after run 2, `chat/2.5` after message 5 of it.", "references"),
+        arg("--keep-as", "NAME", "The id of the session with what follows; by default `chat~1`.", dest="keep_as"),
+        switch("--before", "Rewind to before that run or message, not after it."),
+        STORE,
+        example="%kern rewind conversation_123/0",
+        python='store.rewind_session("conversation_123", after=0)',
+        details="The value is the session, which goes on from there. `%kern branch` leaves it as it is.",
     ),
     verb(
         "rename",

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import kern_nb
 from kern_nb import store_registry
+from kern_nb.db.urls import mask, postgres_url
 from kern_nb.errors import BadUsage, RecordsNotFound
 from kern_nb.magics.verb import STORE, arg, switch, verb
 
@@ -47,14 +48,16 @@ def _import(args: Namespace) -> object:
     return sum(remaining, first)
 
 
-def _expand_path(text: str) -> list[Path]:
+def _expand_path(text: str) -> list[Path | str]:
+    if postgres_url(text) is not None:
+        return [text]
     path = Path(text).expanduser()
     if path.exists():
         return [path]
     matches = sorted(Path(path.anchor).glob(str(path.relative_to(path.anchor)))) if set("*?[") & set(text) else []
     if not matches:
-        raise RecordsNotFound(f"No file or folder matches {text!r}.", f"Relative paths start at {Path.cwd()}.")
-    return matches
+        raise RecordsNotFound(f"No file or folder matches {mask(text)!r}.", f"Relative paths start at {Path.cwd()}.")
+    return [*matches]
 
 
 VERBS = (
@@ -103,9 +106,15 @@ VERBS = (
     ),
     verb(
         "import",
-        "Import recorded sessions from files or folders.",
+        "Import recorded sessions from files, folders or a PostgreSQL database.",
         _import,
-        arg("path", "PATH", "A file, an archive, a folder, or a pattern like *.json.", "paths", nargs="*"),
+        arg(
+            "path",
+            "PATH",
+            "A file, an archive, a folder, a pattern like *.json, or a postgresql:// URL.",
+            "paths",
+            nargs="*",
+        ),
         arg("--format", "FORMAT", "The importer; by default detected from the content.", "formats"),
         switch("--mine", "Import the sessions that coding agents and other programs keep on this machine."),
         arg("--from", "A,B", "Only those of these programs, such as codex,claude_code.", "programs", dest="program"),

@@ -23,7 +23,10 @@ from kern_nb.ingest.importer import hash_record
 from kern_nb.ingest.origins import ORIGIN
 
 _NO_FORK = dict.fromkeys(("parent_session_id", "fork_run_index", "fork_message_index"))
-_NO_LINKS = _NO_FORK | {"source_key": None}  # nor is it what copies of an imported session branch from
+_NO_LINKS = _NO_FORK | {
+    "source_key": None,
+    "missing_parent": None,
+}  # nor is it what copies of an imported session branch from
 
 
 def copied_id(session_id: str, original: str) -> str:

@@ -25,7 +25,7 @@ from agno.workflow import Step, StepOutput, Workflow
 
 from kern_nb.db import InMemoryDb
 from kern_nb.ingest.importer import Draft
-from kern_nb.ingest.importers.agno import Agno, read_agno_tables
+from kern_nb.ingest.importers.agno import Agno
 from kern_nb.ingest.source import Source
 from kern_nb.records import text_of
 
@@ -304,7 +304,7 @@ def test_postgres(new_postgres_database):
     columns = sa.inspect(engine)
     tables = {name: [c["name"] for c in columns.get_columns(name, "ai")] for name in columns.get_table_names("ai")}
     with engine.connect() as connection:
-        drafts = list(read_agno_tables(connection, tables, schema="ai"))
+        drafts = list(Agno().read_tables(connection, tables, schema="ai"))
     assert all(isinstance(draft, Draft) for draft in drafts)
     assert assert_equal(drafts, api_sessions(db)) > 30
     engine.dispose()

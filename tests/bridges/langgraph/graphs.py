@@ -11,6 +11,7 @@ pytest.importorskip("langgraph.graph", reason="needs langgraph")
 from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.graph import END, START, MessagesState, StateGraph
+from langgraph.graph.message import add_messages
 from langgraph.types import Send, interrupt
 
 THREAD = {"configurable": {"thread_id": "t", "user_id": "ann"}}
@@ -117,6 +118,23 @@ def join_graph():
         builder.add_node(name, lambda state, name=name: {"items": [name]})
     for start, end in ((START, "a"), ("a", "b"), ("a", "c"), ("c", "middle"), (["b", "middle"], "d"), ("d", END)):
         builder.add_edge(start, end)
+    return builder
+
+
+def delta_graph():
+    """A node that repeats what was said; of most states, the saver stores the new messages only."""
+    delta = pytest.importorskip("langgraph.channels.delta")
+
+    def reduce(messages, writes):
+        return add_messages(messages, [m for w in writes for m in (w if isinstance(w, list) else [w])])
+
+    class State(TypedDict):
+        messages: Annotated[list, delta.DeltaChannel(reduce, snapshot_frequency=5)]
+
+    builder = StateGraph(State)
+    builder.add_node("echo", lambda state: {"messages": [AIMessage(f"echo {state['messages'][-1].content}")]})
+    builder.add_edge(START, "echo")
+    builder.add_edge("echo", END)
     return builder
 
 

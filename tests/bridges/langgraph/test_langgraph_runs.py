@@ -9,8 +9,8 @@ pytest.importorskip("langgraph.graph", reason="needs langgraph")
 
 from graphs import THREAD, Items, ask, chat_graph, confirm_and_look_up, nested_graph, parallel_graph
 from langchain_core.messages import HumanMessage, ToolMessage
-from langgraph.errors import GraphRecursionError
-from langgraph.graph import END, START, StateGraph
+from langgraph.errors import GraphRecursionError, InvalidUpdateError
+from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.types import Command, interrupt
 
 from kern_nb import attach_agent, compare, detach_agent
@@ -294,3 +294,49 @@ def test_stored_answers_resume_a_graph(store, graph_of):
     with pytest.raises(BadUsage, match="COMPLETED"):
         resume_run(graph, run.run_id)
     detach_agent(graph)
+
+
+@pytest.mark.parametrize("durability", ["sync", "async", "exit"])
+def test_without_attaching_the_recursion_limit_is_an_error_at_once(store, durability):
+    graph = chat_graph().compile(checkpointer=KernSaver(store))
+    for text in ("one", "two"):
+        with pytest.raises(GraphRecursionError):
+            ask(graph, text, THREAD | {"recursion_limit": 1}, durability=durability)
+        run = store.last_runs("t", 1)[0]
+        assert (run.input, run.status, run.error) == (
+            text,
+            "ERROR",
+            "GraphRecursionError: Recursion limit of 1 reached.",
+        )
+    ask(graph, "hello", durability=durability)
+    assert [run.status for run in store.get_session("t").runs] == ["ERROR", "ERROR", "COMPLETED"]
+
+
+def test_without_attaching_more_steps_than_the_limit_in_several_invocations_are_no_error(store):
+    graph = chat_graph(confirm_and_look_up).compile(checkpointer=KernSaver(store))
+    config = THREAD | {"recursion_limit": 3}
+    ask(graph, "weather", config)
+    for _ in range(3):
+        ask(graph, "weather", config)
+        graph.invoke(Command(resume="yes"), config)
+    assert store.last_runs("t", 1)[0].status == "COMPLETED"
+
+
+def test_without_attaching_an_error_that_is_not_stored_ends_its_run_with_the_next_input(store):
+    """Two nodes write one value at once, which no task is to blame for: LangGraph raises it, and stores nothing."""
+
+    class State(MessagesState):
+        value: int
+
+    builder = StateGraph(State)
+    for name in ("a", "b"):
+        builder.add_node(name, lambda state: {"value": 1} if "both" in state["messages"][-1].content else {})
+        builder.add_edge(START, name)
+    graph = builder.compile(checkpointer=KernSaver(store))
+    with pytest.raises(InvalidUpdateError):
+        ask(graph, "both")
+    assert store.last_runs("t", 1)[0].status == "RUNNING", "the saver cannot know"
+    ask(graph, "fine")
+    first, second = store.get_session("t").runs
+    assert (first.status, second.status) == ("ERROR", "COMPLETED")
+    assert "LangGraph does not store" in first.error

@@ -12,11 +12,12 @@ from graphs import (
     ask,
     chat_graph,
     confirm_and_look_up,
+    delta_graph,
     join_graph,
     nested_graph,
     parallel_graph,
 )
-from langchain_core.messages import AIMessage, HumanMessage, RemoveMessage
+from langchain_core.messages import HumanMessage, RemoveMessage
 from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from langgraph.checkpoint.sqlite import SqliteSaver
@@ -178,24 +179,8 @@ def test_a_list_is_filtered_and_limited(store):
 
 
 def test_delta_channels_are_rebuilt_also_in_branches_and_after_pruning(store):
-    delta = pytest.importorskip("langgraph.channels.delta")
-    from typing import Annotated, TypedDict
-
-    from langgraph.graph import END, START, StateGraph
-    from langgraph.graph.message import add_messages
-
-    def reduce(messages, writes):
-        return add_messages(messages, [m for w in writes for m in (w if isinstance(w, list) else [w])])
-
-    class State(TypedDict):
-        messages: Annotated[list, delta.DeltaChannel(reduce, snapshot_frequency=5)]
-
-    builder = StateGraph(State)
-    builder.add_node("echo", lambda state: {"messages": [AIMessage(f"echo {state['messages'][-1].content}")]})
-    builder.add_edge(START, "echo")
-    builder.add_edge("echo", END)
     saver = KernSaver(store)
-    graph = builder.compile(checkpointer=saver)
+    graph = delta_graph().compile(checkpointer=saver)
     for i in range(8):
         graph.invoke({"messages": [HumanMessage(str(i))]}, THREAD)
     texts = [text for i in range(8) for text in (str(i), f"echo {i}")]

@@ -170,7 +170,7 @@ def test_messages_in_log_records(listener, store):
     body = {"resourceLogs": [{"scopeLogs": [{"logRecords": [logs, {"body": {"stringValue": "a line of a log"}}]}]}]}
     status, _, content = send(listener, json.dumps(body), path="/v1/logs")
     assert (status, content) == (200, b"{}")
-    assert not store.exists()
+    assert store.list_sessions() == []
     send(listener, json.dumps(document(ONE_SPAN)))
     assert list(store.runs_df()["input"]) == ["Where?"]
 
@@ -279,6 +279,7 @@ def test_a_read_only_store_is_no_reason_to_try_again(tmp_path, store):
         assert "retry-after" not in fields
         assert "read-only" in json.loads(content)["message"]
         listener._recorder._traces.clear()  # else close() raises the same
+        listener._recorder._arrivals.clear()
 
 
 # Listeners ------------------------------------------------------------------------------------------------------------

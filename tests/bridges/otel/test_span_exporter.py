@@ -9,6 +9,7 @@ import pytest
 from agent_spans import AgentSpans, call, imported, result, rows_of, text
 
 from kern_nb.bridges.otel import KernSpanExporter
+from kern_nb.bridges.otel.histories import Histories
 from kern_nb.db import InMemoryDb, SqliteDb, open_store
 from kern_nb.errors import NoStore, StoreUnavailable
 
@@ -312,3 +313,28 @@ def test_a_store_in_memory_is_written_to(agents, finished):
     exporter.export(finished())
     exporter.shutdown()
     assert runs_of(store) == [("desk", "COMPLETED", "one", "Done: one.", 4)]
+
+
+@pytest.mark.every_engine
+def test_a_conversation_is_not_read_again_with_each_trace(agents, finished, store, exporter, monkeypatch):
+    """Each trace repeats the conversation so far: of what is stored, the run before is read, and what has changed."""
+    read = Histories._read
+    loaded = []
+    monkeypatch.setattr(
+        Histories,
+        "_read",
+        lambda self, connection, lineage, ids: loaded.append(len(ids)) or read(self, connection, lineage, ids),
+    )
+    history = []
+    for i in range(5):
+        history = agents.support("trip", history, f"question {i}", call_id=f"c{i}")
+        exporter.export(finished()[-4:])
+    assert loaded == [1, 1, 1, 1]
+    with store.transaction():  # as another process does
+        changed = store.get_session("trip").runs[1]
+        changed.messages[0].content = "edited"
+        store.put_run("trip", changed.model_copy(update={"finished_at": None}))
+    agents.support("trip", history, "the last", call_id="c9")
+    exporter.export(finished()[-4:])
+    assert loaded[-1] == 2
+    assert [run.n_messages for run in store.runs_df().itertuples()] == [4, 4, 4, 4, 4, 4 + 1]

@@ -7,13 +7,12 @@ import json
 import sqlite3
 
 import pytest
-import sqlalchemy as sa
 from draft_reader import recognized_by
 from mutations import mistyped, truncated
 
 from kern_nb.db import InMemoryDb, SqliteDb
 from kern_nb.ingest.importer import Draft
-from kern_nb.ingest.importers.agno import Agno, read_agno_tables
+from kern_nb.ingest.importers.agno import Agno
 from kern_nb.ingest.importers.agno.metrics import to_usage
 from kern_nb.ingest.source import Source
 
@@ -597,19 +596,6 @@ def test_a_live_file_is_read_with_its_log_and_not_changed(tmp_path):
     drafts, _ = database.read()
     assert (len(drafts), len(drafts[0].runs)) == (1, 1)
     assert [hashlib.sha256(file.read_bytes()).hexdigest() for file in files] == before
-
-
-def test_rows_through_sqlalchemy(tmp_path):
-    write_small(tmp_path / "a.db")
-    tables = Source(tmp_path / "a.db", "a.db").tables
-    engine = sa.create_engine(f"sqlite:///{tmp_path / 'a.db'}")
-    with engine.connect() as connection:
-        through_engine = list(read_agno_tables(connection, tables, file="a.db"))
-    engine.dispose()
-    direct = list(Agno().read(Source(tmp_path / "a.db", "a.db")))
-    assert [(d.session, d.runs, d.hashes, d.keys) for d in through_engine] == [
-        (d.session, d.runs, d.hashes, d.keys) for d in direct
-    ]
 
 
 def test_malformed_values_lose_only_themselves(tmp_path):

@@ -260,6 +260,30 @@ def test_damaged_files_raise_nothing(tmp_path):
     assert [problem.line for problem in problems] == [2, 4]
 
 
+def test_a_damaged_later_version_of_a_file_takes_nothing_from_the_earlier_one(tmp_path, db):
+    """It is reported, the stored session stays as it is, and the next intact version adds what is new."""
+    path = tmp_path / "session-x.jsonl"
+    records = [*TALK, user("u2", "two", 20), answer("g3", "Yes.", 21)]
+
+    def ingest(values):
+        path.write_text("".join(json.dumps(record) + "\n" for record in values))
+        return db.ingest(path, "gemini_cli", progress=False)
+
+    def stored():
+        return [frame.to_dict("records") for frame in (db.sessions_df(), db.runs_df(), db.messages_df())]
+
+    ingest(records)
+    before = stored()
+    at = records.index(next(record for record in records if record.get("id") == "u2"))
+    for damage in ({"type": ["user"]}, {"type": None}, {"content": [[5]]}, {"content": None}):
+        damaged = [*records[:at], records[at] | damage, *records[at + 1 :]]
+        report = ingest(damaged)
+        assert report.errors, damage
+        assert (report.runs, stored()) == (0, before), damage
+    report = ingest([*records, user("u3", "three", 30)])
+    assert (report.errors, report.runs, report.sessions) == ([], 1, 0)
+
+
 def test_the_sample_has_the_expected_figures(shared_data, tmp_path):
     from kern_nb.db import SqliteDb
     from kern_nb.records import Usage

@@ -7,13 +7,12 @@ import json
 import sqlite3
 
 import pytest
-import sqlalchemy as sa
 from draft_reader import recognized_by
 from mutations import mistyped, truncated
 
 from kern_nb.db import InMemoryDb
 from kern_nb.ingest.importer import Draft
-from kern_nb.ingest.importers.openai_agents import OpenAIAgents, read_openai_agents_tables
+from kern_nb.ingest.importers.openai_agents import OpenAIAgents
 from kern_nb.ingest.source import Source
 
 TABLES = """
@@ -257,19 +256,6 @@ def test_a_live_file_is_read_with_its_log_and_not_changed(tmp_path):
     [draft], _ = database.read()
     assert len(draft.runs) == 1
     assert [hashlib.sha256(file.read_bytes()).hexdigest() for file in files] == before
-
-
-def test_rows_through_sqlalchemy(tmp_path):
-    write_small(tmp_path / "a.db")
-    tables = Source(tmp_path / "a.db", "a.db").tables
-    engine = sa.create_engine(f"sqlite:///{tmp_path / 'a.db'}")
-    with engine.connect() as connection:
-        through_engine = list(read_openai_agents_tables(connection, tables, file="a.db"))
-    engine.dispose()
-    direct = list(OpenAIAgents().read(Source(tmp_path / "a.db", "a.db")))
-    assert [(d.session, d.runs, d.hashes, d.keys) for d in through_engine] == [
-        (d.session, d.runs, d.hashes, d.keys) for d in direct
-    ]
 
 
 def test_two_files_of_one_session_id_are_not_mixed(tmp_path):

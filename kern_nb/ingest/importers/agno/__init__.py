@@ -1,4 +1,4 @@
-"""Sessions of Agno 2 and 3: agents, teams and workflows in SQLite, and in PostgreSQL through `read_agno_tables`.
+"""Sessions of Agno 2 and 3: agents, teams and workflows, in SQLite and in PostgreSQL.
 
 A table of sessions may have any name (``session_table``). `tables` has the layouts, `runs` and `messages` the runs.
 A run keeps its id. What a run of a team's member or of a workflow's step states, inside another run or as a row, is a
@@ -14,16 +14,16 @@ from dataclasses import dataclass, field
 from typing import Any, get_args
 
 from kern_nb.extra_keys import STEP
-from kern_nb.ingest.importer import RECORD_ERRORS, Draft, Importer, Membership, error_text, hash_record
+from kern_nb.ingest.importer import RECORD_ERRORS, Draft, Membership, error_text, hash_record
 from kern_nb.ingest.importers.agno.lines import Line, Member, find_lines, split_members
 from kern_nb.ingest.importers.agno.messages import parse_conversation
 from kern_nb.ingest.importers.agno.runs import delegating_call, describe_run, step_name
 from kern_nb.ingest.importers.agno.tables import Reader, RunRecord, SessionRecord, find_layouts
-from kern_nb.ingest.parsing.table_rows import READ_TABLE_ERRORS, AnyConnection, Tables, unused_id
+from kern_nb.ingest.parsing.table_importer import TableImporter
+from kern_nb.ingest.parsing.table_rows import AnyConnection, Tables, unused_id
 from kern_nb.ingest.parsing.times import parse_time, to_unix_seconds
 from kern_nb.ingest.parsing.values import to_object, to_text
 from kern_nb.ingest.run_splitter import build_runs
-from kern_nb.ingest.source import Source
 from kern_nb.ingest_report import Problem
 from kern_nb.records import Run, Session, SessionType
 
@@ -34,41 +34,25 @@ _OBJECTS = ("session_data", "agent_data", "team_data", "workflow_data", "metadat
 _TYPES: tuple[SessionType, ...] = get_args(SessionType)
 
 
-class Agno(Importer):
+class Agno(TableImporter):
     """Databases of Agno."""
 
     name = NAME
-    reads = "SQLite databases of Agno 2 and 3: agents, teams and workflows"
+    reads = "databases of Agno 2 and 3, SQLite and PostgreSQL: agents, teams and workflows"
 
-    def recognizes(self, source: Source) -> bool:
+    def has_layout(self, tables: Tables) -> bool:
         """A table with the columns of its sessions, which has their runs, or another table that has them."""
-        return bool(find_layouts(source.tables))
+        return bool(find_layouts(tables))
 
-    def read(self, source: Source) -> Iterator[Draft | Problem]:
-        """Yield each session, its branches, and the runs of its members and steps."""
-        try:
-            with source.open_sqlite() as connection:
-                yield from read_agno_tables(connection, source.tables, file=source.name)
-        except READ_TABLE_ERRORS as error:
-            yield Problem(source.name, None, f"The database cannot be read any further: {error}.")
-
-
-def read_agno_tables(
-    connection: AnyConnection, tables: Tables, *, schema: str | None = None, file: str = "database"
-) -> Iterator[Draft | Problem]:
-    """Yield the sessions in the tables of a database, each after the one that it is a copy of.
-
-    Args:
-        connection: A connection of `sqlite3` or of SQLAlchemy, which is only read from.
-        tables: The columns of the tables by name; tables of other layouts are passed over.
-        schema: The schema of the tables; Agno's default in PostgreSQL is ``ai``.
-        file: What problems call the database.
-    """
-    used: set[str] = set()
-    for layout in find_layouts(tables):
-        reader = Reader(connection, tables, layout, schema)
-        for session_id in reader.session_ids():
-            yield from _SessionReader(reader, file, unused_id(session_id, layout.sessions, used)).read(session_id)
+    def read_tables(
+        self, connection: AnyConnection, tables: Tables, *, schema: str | None = None, file: str = "database"
+    ) -> Iterator[Draft | Problem]:
+        """Yield each session after the one that it is a copy of, its branches, and the runs of members and steps."""
+        used: set[str] = set()
+        for layout in find_layouts(tables):
+            reader = Reader(connection, tables, layout, schema)
+            for session_id in reader.session_ids():
+                yield from _SessionReader(reader, file, unused_id(session_id, layout.sessions, used)).read(session_id)
 
 
 @dataclass

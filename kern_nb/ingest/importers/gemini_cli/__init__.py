@@ -243,7 +243,9 @@ def _drafts(source: Source, log: _Log, first_line: int) -> Iterator[Draft | Prob
     for line in log.lines():
         records = [log.messages[message_id] for message_id in line if message_id not in unreadable]
         try:
-            yield _draft(source, log, records, first_line)
+            draft = _draft(source, log, records, first_line)
+            draft.lacks_records = len(records) < len(line)
+            yield draft
         except RECORD_ERRORS as error:
             yield Problem(source.name, first_line, f"The session is not imported: {error_text(error)}.")
 
@@ -310,6 +312,8 @@ def _find_membership(source: Source, fields: dict[str, Any], session_id: str) ->
 def _to_source_messages(record: dict[str, Any], session_id: str, answered: set[str | None]) -> list[SourceMessage]:
     """A message, then the results of its calls. ``answered`` are the calls that state their results."""
     message_id, kind, time = to_id(record.get("id")), record.get("type"), to_time(record.get("timestamp"))
+    if not isinstance(kind, str):
+        raise MalformedRecord(f"its type must be a string, got {json_type(kind)}")
     parts = to_parts(record.get("content"))
     value = [record.get(name) for name in ("type", "content", "model", "tokens", "thoughts")]
     key = record_key(session_id, str(message_id))

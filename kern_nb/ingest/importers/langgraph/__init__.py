@@ -1,4 +1,4 @@
-"""Checkpoints of LangGraph in SQLite (`SqliteSaver`): the program chooses the file; deepagents has a folder for it.
+"""Checkpoints of LangGraph, in SQLite (the program chooses the file; deepagents has a folder for it) and in PostgreSQL.
 
 A thread is a session, an input of it a run. Every step is a checkpoint with the whole state: what it adds to the list
 of messages is that step's messages, at the time of the checkpoint. Checkpoints form a tree: the path to the newest one
@@ -11,68 +11,60 @@ Nothing in a state is constructed or loaded; pickled and encrypted states are re
 
 from __future__ import annotations
 
-import sqlite3
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from kern_nb.ingest.importer import RECORD_ERRORS, Draft, Importer, Location, Membership, error_text, hash_record
+from kern_nb.ingest.importer import RECORD_ERRORS, Draft, Location, Membership, error_text, hash_record
 from kern_nb.ingest.importers.langchain.messages import REMOVE, parse_message, provider_of
+from kern_nb.ingest.importers.langgraph.encoding import JSON, MSGPACK
 from kern_nb.ingest.importers.langgraph.states import ERROR, INTERRUPT, RESUME, Namespace, Node, Token, Values
+from kern_nb.ingest.importers.langgraph.tables import Reader, has_layout, open_reader
+from kern_nb.ingest.parsing.table_importer import TableImporter
+from kern_nb.ingest.parsing.table_rows import AnyConnection, Tables
 from kern_nb.ingest.parsing.times import parse_time, to_unix_seconds
 from kern_nb.ingest.parsing.values import drop_null, keep_scalars, to_id
 from kern_nb.ingest.run_splitter import SourceMessage, split_runs
-from kern_nb.ingest.source import Source
 from kern_nb.ingest_report import Problem
 from kern_nb.records import Message, Run, Session
 
 NAME = "langgraph"
 
-_COLUMNS = {"thread_id", "checkpoint_ns", "checkpoint_id", "parent_checkpoint_id", "checkpoint", "type", "metadata"}
-_WRITE_COLUMNS = {"thread_id", "checkpoint_ns", "checkpoint_id", "task_id", "channel", "type", "value"}
 _OWN_METADATA = frozenset({"source", "step", "parents", "writes", "thread_id", "checkpoint_ns", "checkpoint_id"})
 
 
-class LangGraph(Importer):
+class LangGraph(TableImporter):
     """Checkpoints of LangGraph."""
 
     name = NAME
-    reads = "checkpoints of LangGraph in SQLite"
+    reads = "checkpoints of LangGraph in SQLite and PostgreSQL"
     locations = (Location("~/.deepagents", "**/sessions.db"),)
 
-    def recognizes(self, source: Source) -> bool:
+    def has_layout(self, tables: Tables) -> bool:
         """A table of checkpoints with threads and namespaces."""
-        return source.tables.get("checkpoints", frozenset()) >= _COLUMNS
+        return has_layout(tables)
 
-    def read(self, source: Source) -> Iterator[Draft | Problem]:
+    def read_tables(
+        self, connection: AnyConnection, tables: Tables, *, schema: str | None = None, file: str = "database"
+    ) -> Iterator[Draft | Problem]:
         """Yield the drafts of a thread, its current line first, then those of its nested graphs."""
-        try:
-            has_writes = source.tables.get("writes", frozenset()) >= _WRITE_COLUMNS
-            with source.open_sqlite() as connection:
-                query = (
-                    "SELECT thread_id, checkpoint_ns FROM checkpoints GROUP BY thread_id, checkpoint_ns"
-                    " ORDER BY thread_id, MIN(checkpoint_id), checkpoint_ns"
-                )
-                threads: dict[str, list[str]] = {}
-                for thread_id, namespace in connection.execute(query):
-                    threads.setdefault(str(thread_id), []).append(str(namespace or ""))
-                for thread_id, names in threads.items():
-                    yield from _read_thread(source, connection, thread_id, names, has_writes=has_writes)
-        except sqlite3.Error as error:
-            yield Problem(source.name, None, f"The database cannot be read any further: {error}.")
+        reader = open_reader(connection, tables, schema)
+        for name in reader.missing:
+            reason = f"The table {name} is missing or may not be read: what it has of the sessions is not imported."
+            yield Problem(file, None, reason)
+        for thread_id, names in reader.threads().items():
+            yield from _read_thread(file, reader, thread_id, names)
 
 
-def _read_thread(
-    source: Source, connection: sqlite3.Connection, thread_id: str, names: list[str], *, has_writes: bool
-) -> Iterator[Draft | Problem]:
+def _read_thread(file: str, reader: Reader, thread_id: str, names: list[str]) -> Iterator[Draft | Problem]:
     values = Values()
     names = sorted(dict.fromkeys(names), key=lambda name: name.count("|") + bool(name))  # parents first, oldest first
     said: set[str] = set()  # in namespaces above
     stored: set[str] = set()
     repeated: set[tuple[str, str | None]] = set()  # calls whose id several runs of a session have
-    calling_ids = _calling_ids(connection, thread_id, names, values) if has_writes else {}
+    calling_ids = _calling_ids(reader, thread_id, names, values)
     for name in names:
-        namespace = Namespace(connection, thread_id, name, values, has_writes=has_writes)
+        namespace = Namespace(reader, thread_id, name, values)
         session_id = f"{thread_id}/{name}" if name else thread_id
         parents = ["|".join(name.split("|")[:i]) for i in range(name.count("|"), 0, -1)]
         parent_ids = [f"{thread_id}/{parent}" for parent in parents] + [thread_id]
@@ -81,7 +73,7 @@ def _read_thread(
             parent_id = next((i for i in parent_ids if i in stored), thread_id)
             call_id = calling_ids.get(name)
             membership = Membership(parent_id, None if (parent_id, call_id) in repeated else call_id)
-        builder = _Builder(source, namespace, thread_id, session_id, frozenset(said), membership)
+        builder = _Builder(file, namespace, thread_id, session_id, frozenset(said), membership)
         try:
             for draft in builder.drafts():
                 stored.add(session_id)
@@ -92,34 +84,39 @@ def _read_thread(
                 yield draft
         except RECORD_ERRORS as error:
             builder.problems.add(f"Thread {session_id!r} is not imported: {error_text(error)}.")
-        yield from (Problem(source.name, None, reason) for reason in sorted(builder.problems))
-        for reason, count in namespace.problems.items():
-            number = (
-                f"{count} checkpoints of thread {session_id!r} are"
-                if count > 1
-                else (f"A checkpoint of thread {session_id!r} is")
-            )
-            yield Problem(source.name, None, f"{number} not imported: {reason}.")
-        if session_id not in stored and not name and not namespace.problems and not builder.problems:
-            yield Problem(source.name, None, f"Thread {session_id!r} is not imported: no channel of it has messages.")
+        problems = [*sorted(builder.problems), *_describe_problems(namespace, session_id)]
+        if session_id not in stored and not name and not problems:
+            problems.append(f"Thread {session_id!r} is not imported: no channel of it has messages.")
+        yield from (Problem(file, None, reason) for reason in problems)
         said |= {_identity(values, token) for node in namespace.nodes.values() for token in node.added}
 
 
-def _calling_ids(connection: sqlite3.Connection, thread_id: str, names: list[str], values: Values) -> dict[str, str]:
+def _describe_problems(namespace: Namespace, session_id: str) -> Iterator[str]:
+    for reason, count in namespace.problems.items():
+        number = (
+            f"{count} checkpoints of thread {session_id!r} are"
+            if count > 1
+            else (f"A checkpoint of thread {session_id!r} is")
+        )
+        yield f"{number} not imported: {reason}."
+    for channel, reason in namespace.unread_channels.items():
+        yield f"Channel {channel!r} of thread {session_id!r} is not imported: {reason}."
+
+
+def _calling_ids(reader: Reader, thread_id: str, names: list[str], values: Values) -> dict[str, str]:
     """The call that started each nested graph: the task that names the namespace wrote the result of the call."""
     tasks = {task_id: name for name in names if (task_id := name.rpartition("|")[2].partition(":")[2])}
     if not tasks:
         return {}
     ids: dict[str, set[str]] = {}
-    query = "SELECT task_id, type, value FROM writes WHERE thread_id = ? AND type IN ('msgpack', 'json')"
-    for task_id, kind, value in connection.execute(query, [thread_id]):
-        if task_id in tasks:
+    for write in reader.writes(thread_id):
+        if write.task_id in tasks and write.value.kind in (MSGPACK, JSON):
             try:
-                tokens = values.tokens(value if isinstance(value, bytes) else str(value).encode(), kind)
+                tokens = values.tokens(write.value)
             except RECORD_ERRORS:
                 continue
             stated = (to_id((values.fields[token.value] or {}).get("tool_call_id")) for token in tokens)
-            ids.setdefault(tasks[task_id], set()).update(call_id for call_id in stated if call_id)
+            ids.setdefault(tasks[write.task_id], set()).update(call_id for call_id in stated if call_id)
     return {name: call_ids.pop() for name, call_ids in ids.items() if len(call_ids) == 1}
 
 
@@ -150,14 +147,14 @@ class _Builder:
 
     def __init__(
         self,
-        source: Source,
+        file: str,
         namespace: Namespace,
         thread_id: str,
         session_id: str,
         said: frozenset[str],
         membership: Membership | None,
     ) -> None:
-        self.source = source
+        self.file = file
         self.namespace = namespace
         self.values = namespace.values
         self.thread_id = thread_id
@@ -228,7 +225,7 @@ class _Builder:
             updated_at=to_unix_seconds(max(times, default=None)),
         )
         return Draft(
-            file=self.source.name,
+            file=self.file,
             line=lambda: 1,
             session=session,
             runs=runs,

@@ -7,15 +7,16 @@ the difference to its parent, so that edits, removals and forks of the list are 
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from kern_nb.ingest.importer import RECORD_ERRORS, MalformedRecord, error_text
+from kern_nb.ingest.importer import RECORD_ERRORS, error_text
 from kern_nb.ingest.importers.langchain.messages import REMOVE, ROLES, fields_of
 from kern_nb.ingest.importers.langgraph import msgpack
+from kern_nb.ingest.importers.langgraph.encoding import JSON, MSGPACK, Encoded
+from kern_nb.ingest.importers.langgraph.tables import Key, Reader, Write
 from kern_nb.ingest.parsing.values import to_id
 
 ERROR, INTERRUPT, RESUME = "__error__", "__interrupt__", "__resume__"
@@ -44,19 +45,19 @@ class Values:
         self.fields: list[dict[str, Any] | None] = []
         self._indexes: dict[bytes, int] = {}
 
-    def tokens(self, encoded: bytes, kind: str) -> list[Token]:
-        """The messages in an encoded list, or the only one."""
-        if kind == "json":
-            decoded = json.loads(encoded)
-            items = [json.dumps(item).encode() for item in (decoded if isinstance(decoded, list) else [decoded])]
-        else:
-            encoded = msgpack.delta_snapshot(encoded)
+    def tokens(self, value: Encoded) -> list[Token]:
+        """The messages in an encoded list, or the only one; raises one of RECORD_ERRORS."""
+        if value.kind == MSGPACK:
+            encoded = msgpack.delta_snapshot(value.data)
             split = msgpack.split_list(encoded)
             items = [encoded] if split is None else split
+        else:
+            decoded = value.decode()
+            items = [json.dumps(item).encode() for item in (decoded if isinstance(decoded, list) else [decoded])]
         counts: Counter[int] = Counter()
         tokens = []
         for item in items:
-            index = self._index(item, kind)
+            index = self._index(item, value.kind)
             fields = self.fields[index]
             if fields is None:
                 continue
@@ -68,13 +69,13 @@ class Values:
     def coerced_tokens(self, value: Any) -> list[Token]:
         """The messages in an input or in what a node returned: also texts, and roles with a text."""
         items = value if isinstance(value, list) and not _is_pair(value) else [value]
-        return self.tokens(json.dumps([coerce_message(item) for item in items]).encode(), "json")
+        return self.tokens(Encoded(JSON, json.dumps([coerce_message(item) for item in items]).encode()))
 
     def _index(self, item: bytes, kind: str) -> int:
         if item not in self._indexes:
             self._indexes[item] = len(self.fields)
             try:
-                self.fields.append(fields_of(json.loads(item) if kind == "json" else msgpack.unpack(item)))
+                self.fields.append(fields_of(msgpack.unpack(item) if kind == MSGPACK else json.loads(item)))
             except RECORD_ERRORS:
                 self.fields.append(None)
         return self._indexes[item]
@@ -116,15 +117,6 @@ class Node:
     has_removals: bool = False
 
 
-class Write(NamedTuple):
-    """A value that a task wrote during the step after a checkpoint."""
-
-    task_id: str
-    channel: str
-    kind: str
-    value: bytes
-
-
 class Namespace:
     """The checkpoints of one namespace of a thread.
 
@@ -133,41 +125,43 @@ class Namespace:
         writes: What was written in the step after each checkpoint: messages, errors, interrupts and answers to these.
         channel: The channel with the messages; None if no state has any.
         problems: What could not be read, with the number of such checkpoints.
+        unread_channels: The channels of a state that could not be read, and why.
     """
 
-    def __init__(
-        self, connection: sqlite3.Connection, thread_id: str, name: str, values: Values, *, has_writes: bool
-    ) -> None:
+    def __init__(self, reader: Reader, thread_id: str, name: str, values: Values) -> None:
         self.name = name
         self.values = values
         self.problems: Counter[str] = Counter()
-        self._connection = connection
-        self._key = (thread_id, name)
+        self.unread_channels: dict[str, str] = {}
+        self._reader = reader
+        self._key = Key(thread_id, name)
         self.nodes: dict[str, Node] = {}
         self.writes: dict[str, list[Write]] = {}
         self.channel = self._find_channel()
-        if has_writes:
-            self._load_writes()
+        for write in reader.writes(*self._key, (self.channel or "messages", ERROR, INTERRUPT, RESUME)):
+            self.writes.setdefault(write.checkpoint_id, []).append(write)
         self._load_nodes()
 
     def state(self, checkpoint_id: str) -> dict[str, Any]:
         """The channels of a checkpoint except the messages."""
-        row = self._connection.execute(f"{_SELECT} AND checkpoint_id = ?", [*self._key, checkpoint_id]).fetchone()
+        values = {}
         try:
-            state, kind = _read_checkpoint(row[2], row[3])
-            return {
-                name: _decode(value, kind)
-                for name, value in _channels(state).items()
-                if name not in (self.channel, START) and (not name.startswith("__") or name.startswith("__pregel"))
-            }
+            channels = self._reader.checkpoint(self._key, checkpoint_id).state().channels
         except RECORD_ERRORS:
             return {}  # the problem is reported already
+        for name, value in channels.items():
+            if name not in (self.channel, START) and (not name.startswith("__") or name.startswith("__pregel")):
+                try:
+                    values[name] = value.decode()
+                except RECORD_ERRORS as error:
+                    self.unread_channels[name] = error_text(error)
+        return values
 
     def input_messages(self, checkpoint_id: str) -> list[Token]:
         """The messages of an input that no step has taken up."""
-        row = self._connection.execute(f"{_SELECT} AND checkpoint_id = ?", [*self._key, checkpoint_id]).fetchone()
         try:
-            value = _decode(*_start(row[2], row[3]))
+            start = self._reader.checkpoint(self._key, checkpoint_id).state().channels.get(START)
+            value = None if start is None else start.decode()
             value = value.get(self.channel or "messages") if isinstance(value, dict) else value
             return self.values.coerced_tokens(value) if value else []
         except RECORD_ERRORS:
@@ -175,39 +169,28 @@ class Namespace:
 
     def _find_channel(self) -> str | None:
         """The channel with messages in the latest state that has one."""
-        for row in self._rows("ORDER BY checkpoint_id DESC"):
+        for checkpoint in self._reader.checkpoints(self._key, is_newest_first=True):
             try:
-                state, kind = _read_checkpoint(row[2], row[3])
-                channels = _channels(state)
+                state = checkpoint.state()
                 counts = {
-                    name: len(self.values.tokens(value, kind))
-                    for name, value in channels.items()
-                    if _is_list(value, kind) and (not name.startswith("__") or name in _PREFERRED_CHANNELS)
+                    name: len(self.values.tokens(value))
+                    for name, value in state.channels.items()
+                    if (not name.startswith("__") or name in _PREFERRED_CHANNELS) and value.is_list()
                 }
             except RECORD_ERRORS:
                 continue
             names = [name for name in _PREFERRED_CHANNELS if counts.get(name)]
-            if not names and "messages" in (state.get("channel_versions") or ()) and "messages" not in channels:
-                return "messages"  # a delta channel
+            messages = state.channels.get("messages")
+            if not names and "messages" in state.versions and (messages is None or not messages.is_readable()):
+                return "messages"  # a delta channel, or one whose value is reported
             names += sorted((name for name, count in counts.items() if count), key=lambda n: (-counts[n], n))
             if names:
                 return names[0]
         return None
 
-    def _load_writes(self) -> None:
-        query = (
-            "SELECT checkpoint_id, task_id, channel, type, value FROM writes WHERE thread_id = ? AND checkpoint_ns = ?"
-            " AND channel IN (?, ?, ?, ?) ORDER BY checkpoint_id, rowid"
-        )
-        rows = self._connection.execute(query, [*self._key, self.channel or "messages", ERROR, INTERRUPT, RESUME])
-        for checkpoint_id, task_id, channel, kind, value in rows:
-            write = Write(str(task_id), channel, str(kind), _to_bytes(value))
-            self.writes.setdefault(str(checkpoint_id), []).append(write)
-
     def _load_nodes(self) -> None:
-        for row in self._rows("ORDER BY checkpoint_id"):
-            node = Node(str(row[0]), str(row[1]) if row[1] else None)
-            node.metadata = _metadata(row[4])
+        for checkpoint in self._reader.checkpoints(self._key, channel=self.channel or "messages"):
+            node = Node(checkpoint.id, checkpoint.parent, metadata=checkpoint.metadata)
             source, step = node.metadata.get("source"), node.metadata.get("step")
             node.source = source if isinstance(source, str) else None
             node.step = step if isinstance(step, int) else None
@@ -216,12 +199,12 @@ class Namespace:
                 node.parent = None  # pruned, or not before its child
             node.tokens = [] if parent is None else parent.tokens
             try:
-                state, kind = _read_checkpoint(row[2], row[3])
-                node.time = state["ts"] if isinstance(state.get("ts"), str) else None
-                encoded = _channels(state).get(self.channel or "")
+                state = checkpoint.state()
+                node.time = state.time
+                encoded = state.channels.get(self.channel or "")
                 if encoded is not None:
-                    node.tokens = self.values.tokens(encoded, kind)
-                elif parent and node.source != "input" and self.channel in (state.get("channel_versions") or ()):
+                    node.tokens = self.values.tokens(encoded)
+                elif parent and node.source != "input" and self.channel in state.versions:
                     node.tokens = self._replay(parent)
             except RECORD_ERRORS as error:
                 self.problems[error_text(error)] += 1
@@ -250,9 +233,9 @@ class Namespace:
     def written_messages(self, checkpoint_id: str) -> Iterator[Token]:
         """The messages that the step after a checkpoint wrote."""
         for write in self.writes.get(checkpoint_id, ()):
-            if write.channel == (self.channel or "messages") and write.kind in ("msgpack", "json"):
+            if write.channel == (self.channel or "messages") and write.value.kind in (MSGPACK, JSON):
                 try:
-                    yield from self.values.coerced_tokens(_decode(write.value, write.kind))
+                    yield from self.values.coerced_tokens(write.value.decode())
                 except RECORD_ERRORS as error:
                     self.problems[error_text(error)] += 1
 
@@ -262,80 +245,7 @@ class Namespace:
         for write in self.writes.get(checkpoint_id, ()):
             if write.channel == channel:
                 try:
-                    values.append(_decode(write.value, write.kind))
+                    values.append(write.value.decode())
                 except RECORD_ERRORS:
                     values.append(None)
         return values
-
-    def _rows(self, order: str) -> Iterator[tuple[Any, ...]]:
-        yield from self._connection.execute(f"{_SELECT} {order}", self._key)
-
-
-_SELECT = (
-    "SELECT checkpoint_id, parent_checkpoint_id, type, checkpoint, metadata FROM checkpoints"
-    " WHERE thread_id = ? AND checkpoint_ns = ?"
-)
-
-
-def _read_checkpoint(kind: Any, data: Any) -> tuple[dict[str, Any], str]:
-    """A checkpoint whose channels are encoded, and their encoding."""
-    kind = str(kind or "json")
-    if "pickle" in kind:
-        raise MalformedRecord("the state is a pickle, which can run code and is not loaded")
-    if "+" in kind:
-        raise MalformedRecord(f"the state is encrypted ({kind})")
-    if kind == "msgpack":
-        state = msgpack.read_state(_to_bytes(data))
-    elif kind == "json":
-        state = json.loads(_to_bytes(data))
-        if isinstance(state, dict):
-            channels = state.get("channel_values")
-            channels = channels if isinstance(channels, dict) else {}
-            state["channel_values"] = {name: json.dumps(value).encode() for name, value in channels.items()}
-    else:
-        raise MalformedRecord(f"the state has the unknown encoding {kind!r}")
-    if not isinstance(state, dict) or not isinstance(state.get("channel_values"), dict):
-        raise MalformedRecord("the state has no channels")
-    return state, kind
-
-
-def _channels(state: dict[str, Any]) -> dict[str, bytes]:
-    return state["channel_values"]  # type: ignore[no-any-return]
-
-
-def _start(kind: Any, data: Any) -> tuple[bytes, str]:
-    state, encoding = _read_checkpoint(kind, data)
-    return _channels(state).get(START, b"null" if encoding == "json" else b"\xc0"), encoding
-
-
-def _is_list(encoded: bytes, kind: str) -> bool:
-    if kind == "json":
-        return encoded.startswith(b"[")
-    return msgpack.split_list(msgpack.delta_snapshot(encoded)) is not None
-
-
-def _decode(encoded: bytes, kind: str) -> Any:
-    if kind == "msgpack":
-        return msgpack.unpack(encoded)
-    if kind == "json":
-        return json.loads(encoded)
-    if kind in ("null", "empty"):
-        return None
-    raise MalformedRecord(f"the value has the encoding {kind!r}, which is not read")
-
-
-def _metadata(data: Any) -> dict[str, Any]:
-    try:
-        value = json.loads(_to_bytes(data))
-    except RECORD_ERRORS:
-        try:
-            value = msgpack.unpack(_to_bytes(data))
-        except RECORD_ERRORS:
-            return {}
-    return value if isinstance(value, dict) else {}
-
-
-def _to_bytes(data: Any) -> bytes:
-    if isinstance(data, str):
-        return data.encode("utf-8", "surrogatepass")
-    return data if isinstance(data, bytes) else b""

@@ -14,15 +14,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from kern_nb.ingest.importer import RECORD_ERRORS, Draft, Importer, error_text, hash_record
+from kern_nb.ingest.importer import RECORD_ERRORS, Draft, error_text, hash_record
 from kern_nb.ingest.importers.openai_agents.tables import Branch, Item, Reader, StoredSession, find_layouts
 from kern_nb.ingest.importers.openai_responses.items import parse_items, parse_numbered_items
-from kern_nb.ingest.parsing.table_rows import READ_TABLE_ERRORS, AnyConnection, Tables, unused_id
+from kern_nb.ingest.parsing.table_importer import TableImporter
+from kern_nb.ingest.parsing.table_rows import AnyConnection, Tables, unused_id
 from kern_nb.ingest.parsing.times import to_unix_seconds
 from kern_nb.ingest.parsing.usage import parse_usage
 from kern_nb.ingest.parsing.values import drop_null, first_count, to_object, to_text
 from kern_nb.ingest.run_splitter import SourceMessage, split_runs
-from kern_nb.ingest.source import Source
 from kern_nb.ingest_report import Problem
 from kern_nb.records import Message, Run, Session, Usage
 
@@ -32,42 +32,26 @@ _COUNTS = ("input_tokens", "output_tokens", "total_tokens")
 _DETAILS = ("input_tokens_details", "output_tokens_details")
 
 
-class OpenAIAgents(Importer):
+class OpenAIAgents(TableImporter):
     """Databases of the OpenAI Agents SDK."""
 
     name = NAME
-    reads = "SQLite sessions of the OpenAI Agents SDK, with branches and usage"
+    reads = "sessions of the OpenAI Agents SDK in SQLite and PostgreSQL, with branches and usage"
 
-    def recognizes(self, source: Source) -> bool:
+    def has_layout(self, tables: Tables) -> bool:
         """A table of items and one of sessions, with the columns of the SDK."""
-        return bool(find_layouts(source.tables))
+        return bool(find_layouts(tables))
 
-    def read(self, source: Source) -> Iterator[Draft | Problem]:
-        """Yield each session, and its branches."""
-        try:
-            with source.open_sqlite() as connection:
-                yield from read_openai_agents_tables(connection, source.tables, file=source.name)
-        except READ_TABLE_ERRORS as error:
-            yield Problem(source.name, None, f"The database cannot be read any further: {error}.")
-
-
-def read_openai_agents_tables(
-    connection: AnyConnection, tables: Tables, *, schema: str | None = None, file: str = "database"
-) -> Iterator[Draft | Problem]:
-    """Yield the sessions in the tables of a database, each before its branches.
-
-    Args:
-        connection: A connection of `sqlite3` or of SQLAlchemy, which is only read from.
-        tables: The columns of the tables by name; tables of other layouts are passed over.
-        schema: The schema of the tables.
-        file: What problems call the database.
-    """
-    used: set[str] = set()
-    for layout in find_layouts(tables, connection):
-        reader = Reader(connection, tables, layout, schema)
-        for row in reader.session_rows():
-            session = reader.load(row)
-            yield from _SessionReader(session, file, unused_id(session.session_id, layout.messages, used)).read()
+    def read_tables(
+        self, connection: AnyConnection, tables: Tables, *, schema: str | None = None, file: str = "database"
+    ) -> Iterator[Draft | Problem]:
+        """Yield each session before its branches."""
+        used: set[str] = set()
+        for layout in find_layouts(tables, connection):
+            reader = Reader(connection, tables, layout, schema)
+            for row in reader.session_rows():
+                session = reader.load(row)
+                yield from _SessionReader(session, file, unused_id(session.session_id, layout.messages, used)).read()
 
 
 @dataclass
