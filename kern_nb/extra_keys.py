@@ -36,17 +36,21 @@ ARGS = "args"  # the arguments of its call, if a person changed them
 MODEL_MESSAGE = "model_message"  # the position, in its run, of the message of pydantic-ai that it is a part of
 
 # In a run:
+FRAMEWORK = "framework"  # the framework whose attached agent made it, as `kern_nb.bridges` names it
 RESUMED_AS = "resumed_as"  # of pydantic-ai: the ids under which the framework resumed it
 STATE_ARGUMENT = "given_state"  # the session state that its caller passed, which a rerun passes again
 RERUN_OF = "rerun_of"  # the run that it repeats; in a session's metadata: the session or run that was rerun
 STEP_PATH = "step_path"  # the path of the workflow's step that it is
 STEP = "step"  # the name of that step, in its ``extra``
+STEP_OUTPUT = "step_output"  # what that step returned beside its output: whether it succeeded, and stops the workflow
+ADDITIONAL_DATA = "additional_data"  # of a workflow: what its caller passed beside the input
 TOOL_CALL_ID = "tool_call_id"  # the leader's tool call that it, the run of a team's member, answers
 MESSAGE_KEYS = "message_keys"  # of an imported one: what identifies each of its messages, to compare it with its file
 MEMORY = "memory"  # a session of the OpenAI Agents SDK made it of items, and may add more
-PAUSE = "pause"  # of a paused one of the OpenAI Agents SDK: its state, and the key that identifies it
+PAUSE = "pause"  # of a paused one of the OpenAI Agents SDK or pydantic-ai: what the framework resumes it with
 RESUMED = "resumed"  # the keys of the states with which it was resumed
 STATE_BEFORE = "state_before"  # in the first: the session state it started from, which no earlier run has
+EVENTS = "events"  # of an agent with ``store_events``: its events, as `kern_nb.events` writes them
 STATE_AFTER = "state_after"  # the session's state when it ended, if concurrent runs had changed it, too
 
 # In a session's data:
@@ -54,7 +58,10 @@ CONVERSATION = "conversation"  # the record of a conversation of pydantic-ai, wi
 
 # In a requirement's ``extra``:
 INPUT_FIELDS = "fields"  # the arguments that a person enters
+FIELD_SCHEMA = "schema"  # of a workflow's step: these arguments with their types, descriptions and possible values
 REQUIRED_FIELDS = "required"  # the arguments without which its tool cannot run
+QUESTIONS = "questions"  # of user feedback: each question with its options, see `kern_nb.views.feedback`
+FIXED_ARGS = "fixed_args"  # its framework cannot run the call with other arguments
 METADATA = "metadata"  # what its tool stated when it paused the run
 SENDER = "from"  # in a handoff: who handed the session off
 OF_SESSION = "of_session"  # it was pending when its session was handed off to its assignee
@@ -64,5 +71,5 @@ RUN_KEYS = (STATE_ARGUMENT, RERUN_OF, STEP_PATH, TOOL_CALL_ID)
 
 def run_internal(extra: Mapping[str, Any], session_state: dict[str, Any] | None = None) -> dict[str, Any]:
     """The ``internal`` of an agent's run: the reserved keys of its ``extra``, and the caller's session state."""
-    internal = {key: extra[key] for key in RUN_KEYS if key in extra}
+    internal = {key: extra[key] for key in (*RUN_KEYS, ADDITIONAL_DATA) if key in extra}
     return internal | ({STATE_ARGUMENT: session_state} if session_state else {})

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from typing import Annotated, Any, ClassVar, Literal, TypeGuard
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeGuard
 from uuid import uuid4
 
 from pydantic import (
@@ -29,6 +29,11 @@ from pydantic import (
 from kern_nb.control_characters import escape_controls
 from kern_nb.display import DisplayMixin
 from kern_nb.errors import UnstorableValue
+from kern_nb.extra_keys import EVENTS
+from kern_nb.record_methods.steps import StepRequirementMethods, StepRunMethods
+
+if TYPE_CHECKING:
+    from kern_nb.events.base import BaseRunOutputEvent
 
 SessionType = Literal["agent", "team", "workflow"]
 RunStatus = Literal["PENDING", "RUNNING", "PAUSED", "COMPLETED", "CANCELLED", "ERROR", "REGENERATED", "INTERRUPTED"]
@@ -231,7 +236,7 @@ class Message(Record):
         return self.partial is True
 
 
-class Requirement(Record):
+class Requirement(StepRequirementMethods, Record):
     """What a paused run requires from a person, and the answer. Its id is unique within its run.
 
     ``approved`` is whether the call may run. ``answer`` is the edited arguments (confirmation) or the requested value.
@@ -268,7 +273,7 @@ class Requirement(Record):
         return self.run_id, self.requirement_id
 
 
-class Run(DisplayMixin, Record):
+class Run(StepRunMethods, DisplayMixin, Record):
     """One interaction of a session: an input, messages and tool calls, an output.
 
     ``tool_calls`` lists every call of the run; calls that are only in messages are added. In a branch, a run with
@@ -307,6 +312,14 @@ class Run(DisplayMixin, Record):
     finished_at: Time | None = None
     extra: Object = Field(default_factory=dict)
     internal: Object = Field(default_factory=dict)
+
+    @property
+    def events(self) -> list[BaseRunOutputEvent]:
+        """The events of a run of an agent with ``store_events``, in order; they are in ``internal["events"]``."""
+        from kern_nb.events import event_from_dict
+
+        stored = self.internal.get(EVENTS)
+        return [event_from_dict(item) for item in stored if isinstance(item, dict)] if isinstance(stored, list) else []
 
     def __repr__(self) -> str:
         reference = f"{self.session_id}/{self.run_index}" if self.run_index is not None else self.run_id

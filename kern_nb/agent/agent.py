@@ -5,14 +5,13 @@ pydantic-ai runs the model and the tools; `kern_nb.runtime` stores the session. 
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
-from weakref import WeakKeyDictionary
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Unpack, overload
 
 from kern_nb import models
 from kern_nb.errors import BadUsage
+from kern_nb.runtime.prompt_text import INSTRUCTIONS_HINT
 from kern_nb.runtime.session_access import require_text
 from kern_nb.runtime.session_owner import SessionOwner
 from kern_nb.runtime.unsupported import refuse_unsupported
@@ -21,16 +20,15 @@ if TYPE_CHECKING:
     from pydantic_ai import Agent as PydanticAgent
 
     from kern_nb.db import SessionStore
-    from kern_nb.records import Run, Session, SessionType
+    from kern_nb.records import Message, Run, SessionType
     from kern_nb.runtime.context import RunContext
+    from kern_nb.runtime.run_options import AgentRunOptions, AsyncStream, Stream
     from kern_nb.runtime.settings import AgentSettings
     from kern_nb.runtime.structured_output import OutputSchema
     from kern_nb.runtime.summaries import SessionSummaryManager
     from kern_nb.runtime.tools import Tool
 
 __all__ = ["Agent", "Instructions"]
-
-_INSTRUCTIONS = "Pass a text, a list of texts, or a function that returns one."
 
 _COUNTS = (
     "num_history_runs", "num_history_messages", "history_token_budget", "timeout_s", "max_requests", "retries",
@@ -60,23 +58,6 @@ def _require_tools(tools: Sequence[Any]) -> list[Any]:
     return list(tools)
 
 
-def _call_instructions(function: Callable[..., Any], context: RunContext) -> Any:
-    """Call a function for instructions. Parameters are filled in by name, as a tool's are; any other gets the run."""
-    values = context.injectable_values()
-    positional: list[Any] = []
-    keywords: dict[str, Any] = {}
-    for parameter in inspect.signature(function).parameters.values():
-        is_variadic = parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
-        if parameter.name not in values and (is_variadic or parameter.default is not parameter.empty):
-            continue
-        value = values.get(parameter.name, context)
-        if parameter.kind is parameter.POSITIONAL_ONLY:
-            positional.append(value)
-        else:
-            keywords[parameter.name] = value
-    return function(*positional, **keywords)
-
-
 class Agent(SessionOwner):
     """A model with instructions and tools that stores every run in a session.
 
@@ -96,7 +77,7 @@ class Agent(SessionOwner):
 
     Args:
         model: A name (``"openai:gpt-5.2"``), an object of `kern_nb.models`, or a pydantic-ai model; where None, that of
-            the environment's KERN_MODEL, else gpt-5.2 behind the Responses API.
+            its team, of the environment's KERN_MODEL, else gpt-5.2 behind the Responses API.
         db: The store, or its path or URL; where None, the attached store, else one in memory.
         session_id: The default session; where None, the first run creates one.
         user_id: The default owner of its sessions.
@@ -104,12 +85,12 @@ class Agent(SessionOwner):
         metadata: Keys to store with its sessions, where they lack them, and with its runs.
         description: What it is, as the beginning of its system message.
         instructions: A text, several, or a function (of ``run_context`` or ``session_state``, if it has such
-            parameters) that returns one.
+            parameters) that returns one. Several are sent as a list.
         tools: Functions, results of `tool`, and pydantic-ai toolsets (MCP servers, for example).
         markdown: Ask for answers in Markdown.
         output_schema: The type of its answers, such as a pydantic model, or a JSON schema. ``output`` of its runs is
             an object of that type; its JSON is stored.
-        role: What it is good at, in a sentence for the leader of its team.
+        role: What it is good at, in a sentence for the leader of its team and for its own model.
         name: A display name.
         id: The agent_id of its sessions; derived from the name where None.
         add_history_to_context: Send the earlier runs of the session to the model.
@@ -125,7 +106,8 @@ class Agent(SessionOwner):
         num_past_sessions_to_search: The number of latest sessions that they search.
         num_past_session_runs_in_search: The number of runs of each session in that list.
         enable_session_summaries: Update a summary of the session after each run, without a delay of the answer.
-        add_session_summary_to_context: Send the summary to the model.
+        add_session_summary_to_context: Send the summary to the model, after a wait for one that is being written; where
+            None, if summaries are enabled.
         session_summary_manager: Writes the summaries, with its own model and prompt; without ``history_token_budget``
             it also enables them.
         store_media: Store images and other files, each once, by its hash.
@@ -134,6 +116,12 @@ class Agent(SessionOwner):
         cache_session: Keep a session in memory once it was read, until this agent changes it; changes by others are
             not seen.
         overwrite_db_session_state: Let the state passed to a run replace the stored one.
+        stream: Whether runs return an iterator of events, unless the run says; `print_response` prints them as they
+            come.
+        stream_events: Whether streams also have the finer events, unless the run says.
+        store_events: Store the events of a run with it: ``run.events``.
+        events_to_skip: Events that are not stored: values of `kern_nb.run.agent.RunEvent`; those of an answer's parts
+            where None.
         retries: How often a request is sent again if its provider fails or is busy, and how often in a row the model
             may repeat an invalid call of a tool, or an answer that does not fit ``output_schema``, before the run ends
             with an error; where None, 0 and 3.
@@ -141,6 +129,8 @@ class Agent(SessionOwner):
         exponential_backoff: Double that time with each retry.
         timeout_s: The maximum duration of a run in seconds; it then ends with an error.
         max_requests: The maximum number of model requests in a run; None for no limit.
+        resolve_in_context: Fill in ``{key}`` in the description, role, instructions and a text input from the session
+            state (and ``metadata``, and ``{user_id}``); other braces remain.
 
     Raises:
         BadUsage: a parameter is not valid.
@@ -180,25 +170,29 @@ class Agent(SessionOwner):
         num_past_sessions_to_search: int = 10,
         num_past_session_runs_in_search: int = 3,
         enable_session_summaries: bool = False,
-        add_session_summary_to_context: bool = False,
+        add_session_summary_to_context: bool | None = None,
         session_summary_manager: SessionSummaryManager | None = None,
         store_media: bool = True,
         store_tool_messages: bool = True,
         store_history_messages: bool = False,
         cache_session: bool = False,
         overwrite_db_session_state: bool = False,
+        stream: bool | None = None,
+        stream_events: bool | None = None,
+        store_events: bool = False,
+        events_to_skip: Sequence[Any] | None = None,
         retries: int | None = None,
         delay_between_retries: float = 1,
         exponential_backoff: bool = False,
         timeout_s: float | None = None,
         max_requests: int | None = 50,
+        resolve_in_context: bool = True,
     ) -> None:
         super().__init__(locals())
         self.model = model
         self.instructions = instructions
         self.role = role
         self.max_requests = max_requests
-        self.cache_session = cache_session
         self.output_schema = output_schema
         self._arguments["tools"] = self._tools = _require_tools([tools] if callable(tools) else tools or ())
         for count in _COUNTS:
@@ -206,14 +200,13 @@ class Agent(SessionOwner):
             if value is not None and (not isinstance(value, (int, float)) or isinstance(value, bool) or value < 0):
                 raise BadUsage(f"{count} must be a number of at least 0, got {value!r}.", f"For example: {count}=3.")
         if not (instructions is None or isinstance(instructions, (str, Sequence)) or callable(instructions)):
-            raise BadUsage(f"instructions must be a text, got {instructions!r}.", _INSTRUCTIONS)
+            raise BadUsage(f"instructions must be a text, got {instructions!r}.", INSTRUCTIONS_HINT)
         require_text("description", description)
         # With a token budget, a manager only writes the summary when the budget needs it.
         manager_enables = session_summary_manager is not None and history_token_budget is None
         self._keeps_summaries = enable_session_summaries or manager_enables
         self._loop: tuple[PydanticAgent[RunContext, Any], dict[str, Tool]] | None = None
         self._output: tuple[Any, OutputSchema] | None = None
-        self._cached: WeakKeyDictionary[SessionStore, dict[str, Session]] = WeakKeyDictionary()
 
     _reinitialize: ClassVar[Callable[..., None]] = __init__
 
@@ -223,7 +216,7 @@ class Agent(SessionOwner):
 
     # Settings of the engine -------------------------------------------------------------------------------------------
 
-    def _settings(self) -> AgentSettings:
+    def _settings(self, parent: RunContext | None = None) -> AgentSettings:
         from kern_nb.runtime.history import HistoryOptions
         from kern_nb.runtime.model_retries import RetryOptions
         from kern_nb.runtime.recorder import Storage
@@ -231,10 +224,11 @@ class Agent(SessionOwner):
 
         pydantic_agent, tools = self._model_loop()
         arguments, instructions = self._arguments, self.instructions
+        add_summary = arguments["add_session_summary_to_context"]
         is_static_list = isinstance(instructions, list | tuple) and all(isinstance(text, str) for text in instructions)
         return AgentSettings(
-            **vars(super()._settings()),
-            model=self.model,
+            **vars(super()._settings(parent)),
+            model=parent.model if self.model is None and parent is not None else self.model,
             max_requests=self.max_requests,
             pydantic_agent=pydantic_agent,
             tools=tools,
@@ -250,7 +244,7 @@ class Agent(SessionOwner):
                 messages=arguments["num_history_messages"],
                 token_budget=arguments["history_token_budget"],
                 tool_calls=arguments["max_tool_calls_from_history"],
-                add_summary=arguments["add_session_summary_to_context"],
+                add_summary=self._keeps_summaries if add_summary is None else add_summary,
             ),
             summaries=self._summaries(),
             retries=RetryOptions(
@@ -260,6 +254,7 @@ class Agent(SessionOwner):
             add_session_state=arguments["add_session_state_to_context"],
             has_static_instructions=isinstance(instructions, str | None) or is_static_list,
             load_instructions=self._load_instructions,
+            resolve_in_context=arguments["resolve_in_context"],
             load_member_results=self._load_member_results,
         )
 
@@ -308,21 +303,18 @@ class Agent(SessionOwner):
         return tools
 
     async def _load_instructions(self, context: RunContext | None) -> str | None:
-        """Return the instructions of a run; static ones also without a context."""
-        value: Any = self.instructions
-        if callable(value) and context is not None:
-            from kern_nb.runtime.iteration import IterationFailed, resolve
+        """Return the role and instructions of a run; static ones also without a context."""
+        from kern_nb.runtime.prompt_text import InstructionTexts, evaluate_instructions
 
-            try:
-                value = await resolve(_call_instructions(value, context))
-            except IterationFailed as failed:
-                raise failed.cause from None
-        if not isinstance(value, str | Sequence | None) or not all(isinstance(line, str) for line in value or ()):
-            raise BadUsage(f"The instructions function must return a text, got {value!r}.", _INSTRUCTIONS)
-        instructions = value if value is None or isinstance(value, str) else "\n".join(value)
-        is_markdown = self._arguments["markdown"] and self.output_schema is None
-        texts = (self._arguments["description"], instructions, _MARKDOWN if is_markdown else None)
-        return "\n\n".join(text for text in texts if text) or None
+        arguments = self._arguments
+        is_markdown = arguments["markdown"] and self.output_schema is None
+        texts = InstructionTexts(
+            description=arguments["description"],
+            role=self.role,
+            instructions=self.instructions,
+            closing=_MARKDOWN if is_markdown else None,
+        )
+        return await evaluate_instructions(texts, context)
 
     async def _load_member_results(self, run: Run, context: RunContext) -> dict[str, Any] | None:
         """Return {}: an agent has no members."""
@@ -330,6 +322,10 @@ class Agent(SessionOwner):
 
     # Running ----------------------------------------------------------------------------------------------------------
 
+    @overload
+    def run(self, input: Any, *, stream: Literal[False] | None = None, **options: Unpack[AgentRunOptions]) -> Run: ...
+    @overload
+    def run(self, input: Any, *, stream: Literal[True], **options: Unpack[AgentRunOptions]) -> Stream: ...
     def run(
         self,
         input: Any,
@@ -341,12 +337,37 @@ class Agent(SessionOwner):
         audio: Any = None,
         videos: Any = None,
         files: Any = None,
-    ) -> Run:
-        """Run synchronously; see `arun`. Also works inside a running event loop, like that of a notebook's cell."""
-        media = {"images": images, "audio": audio, "videos": videos, "files": files}
-        return self._run_sync(self._start(input, session_id, user_id, session_state, **media))
+        stream: bool | None = None,
+        stream_events: bool | None = None,
+        yield_run_output: bool = False,
+    ) -> Run | Stream:
+        """Run synchronously; see `arun`. Also works inside a running event loop, like that of a notebook's cell.
 
-    async def arun(
+        With ``stream``, returns a plain iterator of the events, which works in scripts, cells and threads.
+
+        Example:
+            >>> from kern_nb import Agent, InMemoryDb
+            >>> from kern_nb.models.scripted import ScriptedModel
+            >>> from kern_nb.run.agent import RunEvent
+            >>> agent = Agent(ScriptedModel("Hello Alice."), db=InMemoryDb())
+            >>> for chunk in agent.run("I am Alice", stream=True):
+            ...     print(chunk.event, repr(chunk.content) if chunk.event == RunEvent.run_content else "")
+            RunStarted
+            RunContent 'Hello '
+            RunContent 'Alice.'
+            RunCompleted
+        """
+        media = {"images": images, "audio": audio, "videos": videos, "files": files}
+        work = self._start(input, session_id, user_id, session_state, **media)
+        return self._run_sync(work, self._options(stream=stream, details=stream_events, yield_run=yield_run_output))
+
+    @overload
+    def arun(
+        self, input: Any, *, stream: Literal[False] | None = None, **options: Unpack[AgentRunOptions]
+    ) -> Coroutine[Any, Any, Run]: ...
+    @overload
+    def arun(self, input: Any, *, stream: Literal[True], **options: Unpack[AgentRunOptions]) -> AsyncStream: ...
+    def arun(
         self,
         input: Any,
         *,
@@ -357,8 +378,15 @@ class Agent(SessionOwner):
         audio: Any = None,
         videos: Any = None,
         files: Any = None,
-    ) -> Run:
-        """Run on an input. Every message is stored as it comes.
+        stream: bool | None = None,
+        stream_events: bool | None = None,
+        yield_run_output: bool = False,
+    ) -> Coroutine[Any, Any, Run] | AsyncStream:
+        """Run on an input: ``await agent.arun(...)``. Every message is stored as it comes.
+
+        With ``stream``: ``async for event in agent.arun(..., stream=True)``. The run is at most one event ahead of who
+        reads the stream: it waits before it calls the model or a tool. A stream that is closed before its end cancels
+        the run, which is stored with the partial answer.
 
         Args:
             input: A text, a list of texts and files, or any other value, which becomes JSON.
@@ -369,16 +397,20 @@ class Agent(SessionOwner):
             audio: Audio.
             videos: Videos.
             files: Documents.
+            stream: Return an iterator of events; the default of the constructor where None.
+            stream_events: Also the finer events: model requests, reasoning, summaries.
+            yield_run_output: Yield the run after the last event of a stream.
 
         Returns:
             The run as stored; its status is PAUSED if it has pending requirements.
 
         Raises:
-            RunFailed: the run ended with an error, and is stored with it.
+            RunFailed: the run ended with an error, and is stored with it. A stream has the error's event before.
             OwnerMismatch: the session belongs to another user; nothing is stored.
         """
         media = {"images": images, "audio": audio, "videos": videos, "files": files}
-        return await self._run_async(self._start(input, session_id, user_id, session_state, **media))
+        work = self._start(input, session_id, user_id, session_state, **media)
+        return self._run_async(work, self._options(stream=stream, details=stream_events, yield_run=yield_run_output))
 
     def print_response(
         self,
@@ -391,10 +423,14 @@ class Agent(SessionOwner):
         audio: Any = None,
         videos: Any = None,
         files: Any = None,
+        stream: bool | None = None,
     ) -> None:
-        """Run, and print the response as it comes: into the cell, or on the terminal. Parameters as for `arun`."""
+        """Run, and print the response into the cell, or on the terminal. Parameters as for `arun`.
+
+        It is printed as it comes, or with ``stream=False`` once at the end.
+        """
         media = {"images": images, "audio": audio, "videos": videos, "files": files}
-        self._print(self._start(input, session_id, user_id, session_state, **media))
+        self._print(self._start(input, session_id, user_id, session_state, **media), stream=stream)
 
     async def aprint_response(
         self,
@@ -407,10 +443,11 @@ class Agent(SessionOwner):
         audio: Any = None,
         videos: Any = None,
         files: Any = None,
+        stream: bool | None = None,
     ) -> None:
         """Do `print_response` asynchronously."""
         media = {"images": images, "audio": audio, "videos": videos, "files": files}
-        await self._aprint(self._start(input, session_id, user_id, session_state, **media))
+        await self._aprint(self._start(input, session_id, user_id, session_state, **media), stream=stream)
 
     def _build_prompt(
         self, input: Any, images: Any = None, audio: Any = None, videos: Any = None, files: Any = None
@@ -419,51 +456,32 @@ class Agent(SessionOwner):
 
         return media.build_prompt(input, {"image": images, "audio": audio, "video": videos, "document": files})
 
-    def _forget(self, store: SessionStore, session_id: str | None = None) -> None:
-        cached = self._cached.get(store, {})
-        for key in [session_id] if session_id else list(cached):
-            cached.pop(key, None)
-
     # Sessions ---------------------------------------------------------------------------------------------------------
 
-    def get_session(self, session_id: str | None = None, *, user_id: str | None = None) -> Session | None:
-        """Return a session with its runs; None if there is no such session of the user.
-
-        With ``cache_session`` it is read once, until this agent changes it; changes by others are not seen.
-        """
-        session_id, owner, store = self._require_session_id(session_id), self._user(user_id), self.store
-        session = self._cached.get(store, {}).get(session_id)
-        if session is None or owner not in (None, session.user_id):
-            session = super().get_session(session_id, user_id=user_id)
-            if not self.cache_session or session is None:
-                return session
-            self._cached.setdefault(store, {})[session_id] = session
-        return session.model_copy(deep=True)  # the cached one must not be modified
-
-    def set_session_name(
+    def get_chat_history(
         self,
-        session_name: str | None = None,
         session_id: str | None = None,
+        last_n_runs: int | None = None,
         *,
-        autogenerate: bool = False,
+        last_runs: int | None = None,
+        tool_messages: bool = False,
         user_id: str | None = None,
-    ) -> str:
-        """Set the title of a session, and return it. Without one, or with ``autogenerate``, the model writes it.
+    ) -> list[Message]:
+        """Return the messages of a session's users and assistants, inherited ones included; see also `Session.runs`.
 
         Args:
-            session_name: The title.
             session_id: The session; the own session where None.
-            autogenerate: Whether the model writes the title.
+            last_n_runs: Only so many of the latest runs.
+            last_runs: Another name of ``last_n_runs``.
+            tool_messages: Whether the results of tools are included.
             user_id: The owner of the session.
 
         Raises:
-            SessionNotFound: there is no such session of the user.
+            SessionNotFound: there is no such session of the user; also raised by the methods below.
         """
-        target = self._require_session(session_id, user_id).session_id
-        if session_name is None or autogenerate:
-            from kern_nb.runtime import event_loop
-            from kern_nb.runtime.summaries import generate_title
-
-            store, model, owner = self.store, self.model, self._user(user_id)
-            session_name = event_loop.run(lambda: generate_title(store, target, model, owner))
-        return super().set_session_name(session_name, target, user_id=user_id)
+        return self.store.chat_history(
+            self._require_session_id(session_id),
+            last_runs=last_runs if last_n_runs is None else last_n_runs,
+            tool_messages=tool_messages,
+            user_id=self._user(user_id),
+        )

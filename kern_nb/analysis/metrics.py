@@ -8,12 +8,16 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from kern_nb.db.columns import RUNS
+from kern_nb.text.metrics import to_records
 
 if TYPE_CHECKING:
     from kern_nb.analysis.conversation import Conversation
 
 COUNTS = ("n_runs", *(column.name for column in RUNS if column.kind == "count" and column.name != "run_index"))
 TOTALS = (*COUNTS, "cost", "duration_s")
+
+RUN_TOTALS = ("total_tokens", "cost", "duration_s")
+"""The totals of a run that `compute_run_totals` returns."""
 
 _MESSAGE_SUMS = ("input_tokens", "output_tokens", "cost")
 _LOWER_IS_BETTER = frozenset(
@@ -45,6 +49,30 @@ def compute_totals(conversation: Conversation) -> dict[str, float | None]:
             totals["duration_s"] = stated
     scores = conversation.scores.groupby("name", sort=True)["value"].mean()
     return totals | {score_metric(str(name)): _to_float(value) for name, value in scores.items()}
+
+
+def compute_run_totals(conversation: Conversation) -> list[dict[str, Any]]:
+    """Return the run id, run index and `RUN_TOTALS` of each top-level run in order, with those of its members' runs.
+
+    A run that a branch point cuts is left out: nothing is known of it as a whole.
+    """
+    runs, session = _fill_from_messages(conversation), conversation.session
+    records = {row["run_id"]: row for row in to_records(runs)}
+    is_cut = not pd.isna(session["parent_session_id"]) and not pd.isna(session["fork_message_index"])
+    totals: dict[str, dict[str, Any]] = {}
+    for run_id, row in records.items():
+        root, visited = row, {run_id}
+        while root["parent_run_id"] in records and root["parent_run_id"] not in visited:
+            visited.add(root["parent_run_id"])
+            root = records[root["parent_run_id"]]
+        if root["run_id"] not in totals:
+            totals[root["run_id"]] = {name: root[name] for name in ("run_id", "run_index", *RUN_TOTALS)}
+        if root is not row:  # its time is within that of the root
+            for name in RUN_TOTALS[:-1]:
+                known = [value for value in (totals[root["run_id"]][name], row[name]) if value is not None]
+                totals[root["run_id"]][name] = sum(known) if known else None
+    cut_index = session["fork_run_index"] if is_cut else None
+    return [run for run in totals.values() if run["run_index"] != cut_index]
 
 
 def _fill_from_messages(conversation: Conversation) -> pd.DataFrame:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from importlib import import_module
-from typing import Any
+from typing import Any, cast
 
 from kern_nb import store_registry
 from kern_nb.db.store import SessionStore
 from kern_nb.errors import BadUsage, MissingExtra
+from kern_nb.operations import attachments
+from kern_nb.operations.attachments import Attachment, Bridge
 
 # The package of a class, the module of its bridge, and the extra that installs the framework.
 _BRIDGES = {
@@ -20,25 +20,6 @@ _BRIDGES = {
     "langgraph": ("kern_nb.bridges.langgraph", "langgraph"),
 }
 _SUPPORTED = "Agno agents, teams and workflows, OpenAI Agents, pydantic-ai agents, LangGraph graphs, and kern_nb's own"
-
-
-@dataclass(frozen=True)
-class Attachment:
-    """An agent that writes to a store.
-
-    Attributes:
-        agent: The agent.
-        store: The store.
-        framework: The package of the agent's class: ``agno``, ``agents``, ``pydantic_ai``, ``langgraph``, ``kern_nb``.
-    """
-
-    agent: Any
-    store: SessionStore
-    framework: str
-    _undo: Callable[[], None] = field(repr=False)
-
-
-_attachments: dict[int, Attachment] = {}
 
 
 def attach_agent(agent: Any, store: str | SessionStore | None = None) -> Attachment:
@@ -75,14 +56,14 @@ def attach_agent(agent: Any, store: str | SessionStore | None = None) -> Attachm
     module, extra = _BRIDGES[framework]
     target = store_registry.find(store)
     try:
-        bridge = import_module(module)
+        bridge = cast("Bridge", import_module(module))
     except ImportError as error:
         package = f"kern_nb[{extra}]" if extra else "kern_nb"
         message = f"The bridge of {framework} cannot be loaded: {error}."
         raise MissingExtra(message, f'Run pip install -U "{package}".') from error
     detach_agent(agent)
-    attachment = Attachment(agent, target, framework, bridge.attach(agent, target))
-    _attachments[id(agent)] = attachment
+    attachment = Attachment(agent, target, framework, bridge, bridge.attach(agent, target))
+    attachments.add(attachment)
     return attachment
 
 
@@ -98,14 +79,14 @@ def detach_agent(agent: Any) -> None:
         >>> agent.db is None
         True
     """
-    attachment = _attachments.pop(id(agent), None)
+    attachment = attachments.remove(agent)
     if attachment is not None:
         attachment._undo()  # noqa: SLF001
 
 
 def attached_agents() -> list[Attachment]:
     """The agents that are attached, in the order in which they were."""
-    return list(_attachments.values())
+    return attachments.all_attachments()
 
 
 def find_framework(value: object) -> str | None:

@@ -5,6 +5,7 @@ The state is merged key by key: another run may have stored its own since this o
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
@@ -45,6 +46,14 @@ def update_run(connection: Connection, store: Database, run_id: str, /, **values
     """Set columns of a run."""
     r = store.tables.runs
     connection.execute(r.update().where(r.c.run_id == run_id).values(**values))
+
+
+def set_internal(connection: Connection, store: Database, run_id: str, changes: Mapping[str, Any]) -> None:
+    """Set keys of a run's ``internal``; None removes one."""
+    r = store.tables.runs
+    internal = connection.execute(sa.select(r.c.internal).where(r.c.run_id == run_id)).scalar() or {}
+    internal = {key: value for key, value in {**internal, **changes}.items() if value is not None}
+    update_run(connection, store, run_id, internal=internal)
 
 
 def remember_run(store: Database, run_id: str, key: RunKey) -> None:

@@ -125,6 +125,13 @@ def session_runs(
     return loaded
 
 
+def internal_text(connection: Connection, tables: Tables, run_id: str, key: str) -> str | None:
+    """The text at a key of a run's ``internal``; None without it."""
+    r = tables.runs
+    query = sa.select(json_text(r.c.internal, key, constant=True)).where(r.c.run_id == run_id)
+    return connection.execute(query).scalar()
+
+
 def get_run(connection: Connection, tables: Tables, run_id: str, user_id: str | None = None) -> Run:
     """See `SessionStore.get_run`."""
     require_run_owner(connection, tables, run_id, user_id)
@@ -281,15 +288,21 @@ def history(
     after_run: int | None = None,
     also: Sequence[int] = (),
     before_run: int | None = None,
+    member_id: str | None = None,
     user_id: str | None = None,
 ) -> dict[int, list[Message]]:
     """See `SessionStore.history_by_run`."""
     last_runs = None if last_runs is None else validation.require_count("last_runs", last_runs)
     last_messages = None if last_messages is None else validation.require_count("last_messages", last_messages)
-    lineage = load_lineage(connection, tables, require_session(connection, tables, session_id, user_id))
+    session = require_session(connection, tables, session_id, user_id)
+    lineage = load_lineage(connection, tables, session)
     r = tables.runs
     completed = r.c.status.not_in(STATUSES_WITHOUT_HISTORY)
-    is_included = r.c.parent_run_id.is_(None) & (completed | lineage.is_cut(r))
+    is_included = completed | lineage.is_cut(r)
+    if member_id is None:
+        is_included &= r.c.parent_run_id.is_(None)
+    else:
+        is_included &= r.c.parent_run_id.is_not(None) & ((r.c.agent_id == member_id) | (r.c.team_id == member_id))
     query = sa.select(r).where(lineage.runs(r), is_included).order_by(r.c.run_index.desc())
     if after_run is not None:
         query = query.where((r.c.run_index > after_run) | r.c.run_index.in_(also))
@@ -297,14 +310,17 @@ def history(
         query = query.where(r.c.run_index < before_run)
     if last_runs is not None:
         query = query.limit(last_runs)
-    if last_messages is not None:
+    if last_messages is not None and session["session_type"] == "workflow":
+        limits = (n for n in (last_runs, last_messages) if n is not None)
+        query = query.limit(min(limits))  # its runs have no rows of messages, and at least an input
+    elif last_messages is not None:
         first = _run_of_message(connection, tables, lineage, is_included, max(1, last_messages), before_run)
         query = query.where(r.c.run_index >= first)
     rows = list(reversed(connection.execute(query).mappings().all()))
     messages = [
         (row["run_index"], message)
         for row, run in zip(rows, load_runs(connection, tables, lineage, rows), strict=True)
-        for message in run.messages
+        for message in _told_messages(run)
         if is_in_history(message)
     ]
     if last_messages is not None:
@@ -313,6 +329,37 @@ def history(
     for run_index, message in _paired(messages):
         by_run.setdefault(run_index, []).append(message)
     return by_run
+
+
+def chat_history(
+    connection: Connection,
+    tables: Tables,
+    session_id: str,
+    *,
+    last_runs: int | None = None,
+    tool_messages: bool = False,
+    user_id: str | None = None,
+) -> list[Message]:
+    """See `SessionStore.chat_history`."""
+    lineage = load_lineage(connection, tables, require_session(connection, tables, session_id, user_id))
+    r = tables.runs
+    query = sa.select(r).where(lineage.runs(r), r.c.parent_run_id.is_(None)).order_by(r.c.run_index.desc())
+    if last_runs is not None:
+        query = query.limit(validation.require_count("last_runs", last_runs))
+    rows = list(reversed(connection.execute(query).mappings().all()))
+    messages = (message for run in load_runs(connection, tables, lineage, rows) for message in _told_messages(run))
+    return [m for m in messages if is_in_history(m) and (tool_messages or m.role not in RESULT_ROLES)]
+
+
+def _told_messages(run: Run) -> list[Message]:
+    """The messages of a run; of a workflow's, its input and output."""
+    return input_and_output(run) if run.run_type == "workflow" and not run.messages else run.messages
+
+
+def input_and_output(run: Run) -> list[Message]:
+    """The input and output of a run, as messages."""
+    contents = (("user", run.input, run.created_at), ("assistant", run.output, run.finished_at))
+    return [Message(role=role, content=c, created_at=time) for role, c, time in contents if c is not None]
 
 
 class Details(NamedTuple):

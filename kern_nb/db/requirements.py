@@ -18,7 +18,7 @@ from kern_nb.db.references import Reference, resolve_reference
 from kern_nb.db.run_claims import MAX_NAMES, current_micros, has_expired
 from kern_nb.db.schema import starts_with
 from kern_nb.errors import AlreadyClaimed, AlreadyResolved, AmbiguousReference, BadUsage, RequirementNotFound, RunClosed
-from kern_nb.extra_keys import REQUIRED_FIELDS
+from kern_nb.extra_keys import FIXED_ARGS, REQUIRED_FIELDS
 from kern_nb.records import UNRESOLVED_STATUSES, Requirement
 
 if TYPE_CHECKING:
@@ -221,6 +221,8 @@ def _validate_answer(
         if args is not None or value is not None:
             raise BadUsage(f"A rejection of {name} takes no args and no value.", "Give the reason as note=.")
         return False, None
+    if args is not None and (reason := (row["extra"] or {}).get(FIXED_ARGS)) is not None:
+        raise BadUsage(f"The arguments of {row['tool_name']} cannot be changed: {reason}.", "Reject it with a note=.")
     if row["kind"] == "confirmation":
         if value is not None or (approve is None and args is None):
             hint = "Resolve it with approve=True, approve=False or args={...}."

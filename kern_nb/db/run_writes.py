@@ -249,6 +249,7 @@ def finish_run(
     error: str | None = None,
     messages: Sequence[Message] = (),
     state_unchanged: bool = False,
+    internal: dict[str, Any] | None = None,
     **columns: Any,
 ) -> RunEnd:
     """See `SessionStore.finish_run`; ``columns`` are further columns of the run, not changed if None."""
@@ -257,6 +258,8 @@ def finish_run(
     columns = {name: value for name, value in columns.items() if value is not None}
     values |= {name: mapping.normalize_number(v) if name.endswith("_s") else v for name, v in columns.items()}
     states: dict[str, Any] = {"session_state": session_state, "state_unchanged": state_unchanged}
+    if internal:
+        _add_internal(connection, store, run_id, internal)
     if status in OPEN_STATUSES:
         stored = append_messages(connection, store, run_id, messages) if messages else []
         return RunEnd(stored, *_set_status(connection, store, run_id, values, **states))
@@ -284,6 +287,15 @@ def finish_run(
     state = ended["session_state"]
     internal = set_state_after(connection, store, run_id, ended["internal"], state, current)
     return RunEnd(stored, state, mapping.from_micros(values["finished_at"]), internal or {})
+
+
+def _add_internal(connection: Connection, store: Database, run_id: str, values: dict[str, Any]) -> None:
+    """Set keys in the ``internal`` of an open run."""
+    lock_session_of_run(connection, store, run_id)
+    require_open_run(connection, store, run_id)
+    column = store.tables.runs.c.internal
+    stored = connection.execute(sa.select(column).where(store.tables.runs.c.run_id == run_id)).scalar() or {}
+    update_run(connection, store, run_id, internal=stored | values)
 
 
 def _set_status(

@@ -22,6 +22,7 @@ class RequirementMethods(Database):
         usage: Usage | None = None,
         session_state: dict[str, Any] | None = None,
         duration_s: float | None = None,
+        internal: dict[str, Any] | None = None,
     ) -> list[Requirement]:
         """Pause an open run until its requirements are resolved; returns these as stored. Its calls are not changed.
 
@@ -32,6 +33,7 @@ class RequirementMethods(Database):
             usage: The tokens and cost so far.
             session_state: The whole state as the run has it; merged as in `finish_run`.
             duration_s: The time the run took so far.
+            internal: Keys to set in the run's ``internal``: data of kern_nb's own agents.
 
         Raises:
             RunNotFound: There is no such run.
@@ -39,7 +41,8 @@ class RequirementMethods(Database):
             RequirementExists: The run has a requirement with this id.
             BadUsage: A requirement is not pending.
         """
-        values = {"output": output, "usage": usage, "session_state": session_state, "duration_s": duration_s}
+        values: dict[str, Any] = {"output": output, "usage": usage, "session_state": session_state}
+        values |= {"duration_s": duration_s, "internal": internal}
         return self.write(lambda connection: run_claims.pause_run(connection, self, run_id, requirements, **values))
 
     def requirements(

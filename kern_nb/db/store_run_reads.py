@@ -134,8 +134,9 @@ class RunReadMethods(Database):
     ) -> list[Message]:
         """The messages for a model: those of completed runs, inherited ones included, in order.
 
-        System and developer messages are left out, as each agent has its own, and so are members' runs. A tool call and
-        its result are never separated: if a limit or a branch point is between them, both are left out.
+        A workflow's run has two: its input and its output. System and developer messages are left out, as each agent
+        has its own, and so are members' runs. A tool call and its result are never separated: if a limit or a branch
+        point is between them, both are left out.
 
         Args:
             session_id: The session.
@@ -159,6 +160,7 @@ class RunReadMethods(Database):
         after_run: int | None = None,
         also: Sequence[int] = (),
         before_run: int | None = None,
+        member_id: str | None = None,
         user_id: str | None = None,
     ) -> dict[int, list[Message]]:
         """As `history`, by run index.
@@ -170,15 +172,42 @@ class RunReadMethods(Database):
             after_run: Only runs after this index, and those in ``also``.
             also: Indexes of runs to include besides those after ``after_run``.
             before_run: Only runs before this index.
+            member_id: The agent or team whose runs as a member are returned, instead of the top-level runs.
             user_id: The user of the session.
 
         Raises:
             SessionNotFound: There is no such session.
         """
-        limits: dict[str, Any] = {"last_runs": last_runs, "last_messages": last_messages}
+        limits: dict[str, Any] = {"last_runs": last_runs, "last_messages": last_messages, "member_id": member_id}
         limits |= {"after_run": after_run, "also": also, "before_run": before_run, "user_id": user_id}
         with self.read_connection() as connection:
             return reads.history(connection, self.tables, session_id, **limits)
+
+    def chat_history(
+        self,
+        session_id: str,
+        *,
+        last_runs: int | None = None,
+        tool_messages: bool = False,
+        user_id: str | None = None,
+    ) -> list[Message]:
+        """The messages that a person would see as the chat: those of users and assistants, inherited ones included.
+
+        Unlike in `history`, runs of every status are included. Members' runs are left out; a workflow's run has its
+        input and its output.
+
+        Args:
+            session_id: The session.
+            last_runs: Only the last runs.
+            tool_messages: Whether the results of tools are included.
+            user_id: The user of the session.
+
+        Raises:
+            SessionNotFound: There is no such session.
+        """
+        limits: dict[str, Any] = {"last_runs": last_runs, "tool_messages": tool_messages, "user_id": user_id}
+        with self.read_connection() as connection:
+            return reads.chat_history(connection, self.tables, session_id, **limits)
 
     def unfinished_runs(self, session_id: str, *, upto: int, user_id: str | None = None) -> list[int]:
         """The indexes, up to ``upto``, of runs that `history` leaves out because they are not completed."""

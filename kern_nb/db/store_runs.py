@@ -187,6 +187,7 @@ class RunMethods(Database):
         time_to_first_token_s: float | None = None,
         messages: Sequence[Message] = (),
         state_unchanged: bool = False,
+        internal: dict[str, Any] | None = None,
     ) -> RunEnd:
         """End an open run. Its tool calls without a result become unknown.
 
@@ -207,6 +208,7 @@ class RunMethods(Database):
             messages: The last messages, stored in the same transaction.
             state_unchanged: Whether the run has not changed the state since `start_run`, or since the last
                 `append_messages` with a state; the run gets the session's current state.
+            internal: Keys to set in the run's ``internal``: data of kern_nb's own agents.
 
         Raises:
             RunNotFound: There is no such run.
@@ -215,6 +217,7 @@ class RunMethods(Database):
         values: dict[str, Any] = {"output": output, "usage": usage, "session_state": session_state, "error": error}
         values |= {"model": model, "model_provider": model_provider, "duration_s": duration_s, "messages": messages}
         values |= {"time_to_first_token_s": time_to_first_token_s, "state_unchanged": state_unchanged}
+        values["internal"] = internal
         return self.write(
             lambda connection: run_writes.finish_run(connection, self, run_id, status=status, **values), small=True
         )

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from kern_nb import store_registry
 from kern_nb.errors import KernError
 from kern_nb.magics.verb import FRAMES, PLOTS, STATUSES
-from kern_nb.operations.agent_registry import notebook_agents, variables
+from kern_nb.operations.agent_registry import notebook_agents, runners, variables
 
 if TYPE_CHECKING:
     from kern_nb.db import SessionStore
@@ -236,6 +236,7 @@ def attachable() -> list[str]:
 SOURCES: dict[str, Callable[[str, str | None], list[str]]] = {
     "agent_ids": lambda _, __: list(dict.fromkeys(agent.id for agent in notebook_agents().values())),
     "agents": lambda _, __: list(notebook_agents()),  # the variables that hold them
+    "runners": lambda _, __: list(runners()),  # with those of attached agents
     "attachable": lambda _, __: attachable(),
     "columns": columns,
     "cost_groups": cost_groups,

@@ -15,7 +15,7 @@ from kern_nb.operations.run_index import RunEntry, RunIndex
 from kern_nb.operations.value_parser import parse_answer
 from kern_nb.records import UNRESOLVED_STATUSES, Requirement
 from kern_nb.text import formatting
-from kern_nb.views import requirements
+from kern_nb.views import feedback, requirements
 
 _MAX_NAMED = 3
 
@@ -103,8 +103,11 @@ def answer(
         raise BadUsage(f"{requirements.describe(requirement)} needs an approval, not a value.", f"Decide: {lines}")
     value = parse_answer(words, requirement) if requirement.status in UNRESOLVED_STATUSES else None
     resolved = opened.resolve(requirement, approve=True, value=value, note=note, by=by)
-    text = formatting.format_arguments(value, 120)
-    text = f"“{text}”" if isinstance(value, str) else text or "nothing"
+    if questions := feedback.questions_of(resolved):
+        text = formatting.truncate(feedback.format_choices(questions, resolved.answer), 120)
+    else:
+        text = formatting.format_arguments(value, 120)
+        text = f"“{text}”" if isinstance(value, str) else text or "nothing"
     action = f"{formatting.GOOD} Answered {requirements.describe(resolved)} with {text}"
     return _resolution(opened, store, resolved, action)
 
@@ -170,7 +173,8 @@ def _resolution(
         next_step = f"{len(pending):,} more pending: {', '.join(names)}{more}; {inbox}"
     else:
         owner = run.owner if run else None
-        agent = agent_registry.find_variable(owner) or owner or "NAME"
+        variable = agent_registry.find_runner_of(run, opened) if run else None
+        agent = variable or owner or "NAME"
         name = store if isinstance(store, str) else ""
         next_step = f"Resume it: {requirements.continue_command(title, agent, name)}"
     note = f": {formatting.truncate(requirement.note, 120)}" if requirement.note else "."

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, NoReturn
 
 from kern_nb.errors import BadUsage, did_you_mean
 from kern_nb.records import Requirement
+from kern_nb.views import feedback
+from kern_nb.views.feedback import Question
 from kern_nb.views.requirements import field_names
 
 
@@ -55,13 +57,19 @@ def parse_answer(words: Sequence[str], requirement: Requirement) -> Any:
     """Parse the words of an answer, and check them against the fields that the requirement asks for.
 
     If the model has filled in some of these already, none is mandatory, and anything but fields is the tool's result.
+    Choices of user feedback are checked against the options of its questions.
 
     Raises:
-        BadUsage: A field is missing or unknown.
+        BadUsage: A field is missing or unknown, or a choice is not an option.
     """
-    value, names = parse_value(" ".join(words)), field_names(requirement)
-    if not names:
-        return value
+    if questions := feedback.questions_of(requirement):
+        return feedback.check_choices(questions, _parse_choices(words, questions))
+    names = field_names(requirement)
+    return _parse_fields(words, requirement, names) if names else parse_value(" ".join(words))
+
+
+def _parse_fields(words: Sequence[str], requirement: Requirement, names: Sequence[str]) -> Any:
+    value = parse_value(" ".join(words))
     is_mandatory = not (isinstance(requirement.args, dict) and set(names) & set(requirement.args))
     if isinstance(value, dict):
         answer = value
@@ -83,6 +91,31 @@ def parse_answer(words: Sequence[str], requirement: Requirement) -> Any:
     if missing and is_mandatory:
         raise BadUsage(f"Missing fields: {', '.join(missing)}.", f"{_example(names)}; null for an empty one.")
     return answer
+
+
+def _parse_choices(words: Sequence[str], questions: Sequence[Question]) -> Any:
+    """The choices of feedback: an object by question, ``question=choice`` for each, or the choice of a single one."""
+    text = " ".join(words)
+    value = parse_value(text)
+    if isinstance(value, dict):
+        return value
+    is_label = len(questions) == 1 and text in questions[0].labels
+    if is_label or not all("=" in word for word in words):
+        return _choice(text)
+    names = {name for question in questions for name in (question.header, question.text) if name}
+    return dict(_named_choice(word, names) for word in words)
+
+
+def _named_choice(word: str, names: Collection[str]) -> tuple[str, Any]:
+    """The name and the choice of ``name=choice``; a question may have an equals sign itself."""
+    name = max((name for name in names if word.startswith(f"{name}=")), key=len, default=word.partition("=")[0])
+    return name, _choice(word[len(name) + 1 :])
+
+
+def _choice(text: str) -> Any:
+    """A choice as text, a number, or a list of these."""
+    value = parse_value(text)
+    return value if isinstance(value, (list, int, str)) and not isinstance(value, bool) else text
 
 
 def _example(names: Sequence[str]) -> str:

@@ -13,7 +13,8 @@ from kern_nb.runtime import event_loop
 if TYPE_CHECKING:
     from kern_nb.records import Run
     from kern_nb.runtime.events import Emit
-    from kern_nb.runtime.session_owner import RunFunction, SessionOwner
+    from kern_nb.runtime.run_modes import RunFunction
+    from kern_nb.runtime.session_owner import SessionOwner
 
 OnEnd = Callable[["Run | None", "BaseException | None"], None]
 """Called once, after everything is stored, with the run, or with the error; with neither after a stop."""

@@ -9,6 +9,7 @@ from kern_nb.db import SessionStore
 
 if TYPE_CHECKING:
     from kern_nb.runtime.recorder import Recorder
+    from kern_nb.runtime.run_state import RunState
     from kern_nb.runtime.workspace import Workspace
 
 
@@ -25,27 +26,28 @@ class RunContext:
         session_id: Its session.
         user_id: The owner of the session.
         session_state: The session's state. A tool's changes are stored when the tool ends; assigning another dict
-            replaces the whole content.
+            replaces the whole content. Its ``current_user_id``, ``current_session_id`` and ``current_run_id`` (that of
+            a team or workflow, in its members and steps) are those of the run, and never stored.
         agent: The agent, team or workflow of the run.
         store: The store of the session.
         tool_call_id: In a tool, the call: the same id if another process resumes the run.
+        model: The model of the run, which members without one use.
     """
 
     run_id: str
     session_id: str
     user_id: str | None
-    session_state: dict[str, Any]
+    session_state: RunState
     agent: Any
     store: SessionStore
     recorder: Recorder = field(repr=False)
     tool_call_id: str | None = None
+    model: Any = field(default=None, repr=False)
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Set an attribute. The state stays one dict, shared by everything in the run: only its content is replaced."""
         if name == "session_state" and name in self.__dict__:
-            value = dict(value)
-            self.session_state.clear()
-            self.session_state.update(value)
+            self.session_state.replace(value)
         else:
             super().__setattr__(name, value)
 

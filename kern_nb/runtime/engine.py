@@ -17,22 +17,24 @@ from uuid import uuid4
 from pydantic_ai import Agent as PydanticAgent
 from pydantic_ai import AgentRunResult, DeferredToolRequests
 from pydantic_ai.exceptions import UnexpectedModelBehavior, UsageLimitExceeded
-from pydantic_ai.messages import ModelMessage, PartDeltaEvent, PartStartEvent, TextPart, TextPartDelta
+from pydantic_ai.messages import ModelMessage
 from pydantic_ai.models import Model
 from pydantic_ai.tools import DeferredToolResults
 from pydantic_ai.usage import UsageLimits
 
 from kern_nb import extra_keys, models
 from kern_nb.db import SessionStore, codec
-from kern_nb.db.open_runs import merge
 from kern_nb.errors import AlreadyClaimed, KernError, RunFailed, RunNotFound, StillWaiting, StoreBusy
+from kern_nb.events import base
 from kern_nb.interop import media, messages
 from kern_nb.records import Message, Run
-from kern_nb.runtime import history, resume
+from kern_nb.runtime import history, model_events, resume
 from kern_nb.runtime.context import RunContext
 from kern_nb.runtime.event_loop import in_thread
-from kern_nb.runtime.events import Emit, Ended, Started, ignore
+from kern_nb.runtime.events import Emit, EventSource
+from kern_nb.runtime.prompt_text import has_placeholders, load_instructions, prepare_prompt
 from kern_nb.runtime.recorder import Recorder, opening_messages
+from kern_nb.runtime.run_state import initial_state, resumed_state
 from kern_nb.runtime.settings import AgentSettings, OwnerSettings, Request
 
 
@@ -65,12 +67,14 @@ async def start_run(settings: AgentSettings, store: SessionStore, request: Reque
         opening = await _static_opening(settings, request)
         model_name = models.model_name(settings.model)
         run = await store_request(settings, store, request, input=run_input, model=model_name, messages=opening or ())
-        emit(Started(run))
-        state = initial_state(settings, run.session_state, request)
-        recorder = Recorder(store, run, state, settings.storage, emit, is_new=True)
-        context = RunContext(run.run_id, request.session_id, request.user_id, state, settings.owner, store, recorder)
+        state = initial_state(settings, run, request)
+        recorder = Recorder(store, run, state, settings.storage, event_source(settings, run, emit), is_new=True)
+        ids = (run.run_id, request.session_id, request.user_id)
+        context = RunContext(*ids, state, settings.owner, store, recorder, model=settings.model)
 
         async def load_input() -> _ModelInput:
+            recorder.events.emit(base.Started, model=model_name or "")
+            await recorder.events.caught_up()
             return await _opening_input(settings, context, request.prompt, is_stored=opening is not None)
 
         return await finish(settings, context, lambda: _drive(settings, context, model, load_input))
@@ -79,13 +83,17 @@ async def start_run(settings: AgentSettings, store: SessionStore, request: Reque
 async def _static_opening(settings: AgentSettings, request: Request) -> list[Message] | None:
     """Return the first messages of a run, if they are known before it starts; else None.
 
-    They are not known with a history, with a function for instructions, which may read the run, or with files.
+    They are not known with a history, with placeholders or a function for instructions, which read the run, or with
+    files.
     """
     options = settings.history
     is_built = options.add or options.add_summary or settings.add_session_state or extra_keys.RERUN_OF in request.extra
     if is_built or not settings.has_static_instructions or not isinstance(request.prompt, str):
         return None
-    return opening_messages(await settings.load_instructions(None), [], request.prompt)
+    instructions = await settings.load_instructions(None)
+    if settings.resolve_in_context and (has_placeholders(instructions) or has_placeholders(request.prompt)):
+        return None
+    return opening_messages(instructions, [], request.prompt)
 
 
 async def _opening_input(
@@ -93,7 +101,8 @@ async def _opening_input(
 ) -> _ModelInput:
     """Load the input of a new run, and write its first messages unless they are stored."""
     past, summary = await history.load(settings, context)
-    instructions = await _instructions(settings, context, summary)
+    instructions = await load_instructions(settings, context, summary)
+    prompt = prepare_prompt(prompt, settings, context)
     if not is_stored:
         await context.recorder.write_opening(instructions, past, prompt)
     model_history = await in_thread(lambda: messages.to_pydantic(past, context.store))
@@ -126,26 +135,6 @@ async def store_request(settings: OwnerSettings, store: SessionStore, request: R
         raise
 
 
-def initial_state(settings: OwnerSettings, stored: dict[str, Any] | None, request: Request) -> dict[str, Any]:
-    """Return the state at the start of a run: the caller's over the stored one over the agent's default."""
-    if request.parent is not None:
-        return request.parent.session_state
-    replacement = merge({}, copy.deepcopy(settings.default_state), copy.deepcopy(request.session_state))
-    if settings.overwrite_state and replacement:
-        return replacement
-    return merge({}, copy.deepcopy(stored or {}), copy.deepcopy(request.session_state))
-
-
-async def _instructions(settings: AgentSettings, context: RunContext, summary: str | None) -> str | None:
-    """Return the system message of a run: the agent's instructions, the summary, the state."""
-    instructions = await settings.load_instructions(context)
-    parts = [instructions] if instructions else []
-    parts += [f"Summary of the conversation so far:\n{summary}"] if summary else []
-    if settings.add_session_state:
-        parts.append(f"<session_state>\n{context.session_state}\n</session_state>")
-    return "\n\n".join(parts) or None
-
-
 async def resume_run(
     settings: AgentSettings,
     store: SessionStore,
@@ -173,11 +162,11 @@ async def resume_run(
     """
     async with models.open_model(settings.model) as model:
         run = await claim(store, before, user_id)
-        emit(Started(run))
-        state = parent.session_state if parent else copy.deepcopy(run.session_state or {})
-        recorder = Recorder(store, run, state, settings.storage, emit)
         owner_id = await load_owner(store, run, parent)
-        context = RunContext(run.run_id, run.session_id or "", owner_id, state, settings.owner, store, recorder)
+        state = resumed_state(settings, run, owner_id, parent)
+        recorder = Recorder(store, run, state, settings.storage, event_source(settings, run, emit))
+        ids = (run.run_id, run.session_id or "", owner_id)
+        context = RunContext(*ids, state, settings.owner, store, recorder, model=settings.model)
 
         async def load_input() -> _ModelInput | None:
             if all(m.role == "system" for m in run.messages):  # interrupted before the first prompt was stored
@@ -185,6 +174,8 @@ async def resume_run(
             return await _resume_input(settings, context, run)
 
         async def work() -> None:
+            recorder.events.emit(base.Continued)
+            await recorder.events.caught_up()
             answer = resume.last_answer(run)
             if answer is not None and not answer.tool_calls and run.messages[-1] is answer:
                 output = answer.content  # only the end was not stored
@@ -234,7 +225,7 @@ async def _resume_input(settings: AgentSettings, context: RunContext, run: Run) 
     model_history = await in_thread(lambda: messages.to_pydantic([*past, *own], store))
     instructions = next((m.content for m in own if m.role == "system"), None)
     if instructions is None and prompt is not None:  # the run was created by a handoff of the session
-        instructions = await _instructions(settings, context, summary)
+        instructions = await load_instructions(settings, context, summary)
         if instructions:
             await recorder.append([Message(role="system", content=instructions)])
     if replies:
@@ -274,8 +265,14 @@ async def finish(
         run = await in_thread(lambda: store.get_run(context.run_id))
     if isinstance(settings, AgentSettings) and settings.output is not None and run.output is not None:
         run.output = settings.output.from_json(run.output)
-    recorder.emit(Ended(run))
+    recorder.events.ended(run)
     return run
+
+
+def event_source(settings: OwnerSettings, run: Run, emit: Emit) -> EventSource:
+    """Create the source of a run's events."""
+    has_results = not isinstance(settings, AgentSettings) or settings.storage.tool_messages
+    return EventSource(run, settings.owner, emit, settings.events, with_results=has_results)
 
 
 async def _fail(context: RunContext, error: BaseException, before: Run | None, reason: str) -> None:
@@ -294,7 +291,10 @@ async def _fail(context: RunContext, error: BaseException, before: Run | None, r
             await recorder.fail(text, "CANCELLED" if is_cancelled else "ERROR")
     if is_released and isinstance(error, (AlreadyClaimed, StillWaiting)):
         raise error  # from a member's run; nothing failed
-    if not is_cancelled:
+    if is_cancelled:
+        recorder.events.cancelled(text)
+    else:
+        recorder.events.failed(error, text)
         ref = f"{context.session_id}/{recorder.run.run_index}"
         stored = "The run is unchanged: continue it again." if is_released else f"It is stored: %kern show {ref}"
         hint = error.hint if isinstance(error, KernError) and error.hint else stored
@@ -329,6 +329,7 @@ async def _drive(
                 await recorder.write_request(message)
         await recorder.pause(resume.build_requirements(output, settings.tools))
     else:
+        recorder.events.emit(base.ContentCompleted)
         if settings.output is not None and output is not None:
             output = settings.output.to_json(output)
         await recorder.finish("COMPLETED", output=output)
@@ -359,27 +360,18 @@ async def _loop(
             if PydanticAgent.is_model_request_node(node):
                 await recorder.write_request(node.request, opening=opening)
                 opening = False
-                if recorder.emit is not ignore:
+                recorder.events.emit(base.RequestStarted, model=model.model_name)
+                await recorder.events.caught_up()
+                if recorder.events.is_streamed:
                     async with node.stream(steps.ctx) as events:
                         async for event in events:
-                            _record_event(event, recorder)
+                            model_events.record(event, recorder)
+                            await recorder.events.caught_up()
             elif PydanticAgent.is_call_tools_node(node) and node.model_response is not None:
                 if not resuming:
                     await recorder.write_response(node.model_response)
+                    model_events.record_usage(node.model_response, recorder)
                 resuming = False
         if settings.has_toolsets:  # they are closed next: a server may take long to end
             await recorder.flush()
         return steps.result
-
-
-def _record_event(event: Any, recorder: Recorder) -> None:
-    """Pass a streamed event of the model on."""
-    delta = ""
-    if isinstance(event, PartStartEvent) and isinstance(event.part, TextPart):
-        delta = event.part.content
-    elif isinstance(event, PartDeltaEvent) and isinstance(event.delta, TextPartDelta):
-        delta = event.delta.content_delta
-    if delta or isinstance(event, PartStartEvent):
-        recorder.first_token()
-    if delta:
-        recorder.add_text(delta)

@@ -63,6 +63,11 @@ def _submit(coroutine: Coroutine[Any, Any, T]) -> Future[T]:
         return asyncio.run_coroutine_threadsafe(coroutine, _current.loop)
 
 
+def is_loop_thread() -> bool:
+    """Whether the current thread is one of an event loop for sync runs."""
+    return isinstance(threading.current_thread(), _LoopThread)
+
+
 async def _contain(make: Callable[[], Coroutine[Any, Any, T]]) -> T:
     try:
         return await make()

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from kern_nb.db import codec
-from kern_nb.extra_keys import BY_TOOL, RERUN_OF
+from kern_nb.extra_keys import BY_TOOL, RERUN_OF, STEP_PATH, TOOL_CALL_ID
 from kern_nb.records import RESULT_ROLES, Message, message_text
 from kern_nb.runtime.context import RunContext
 from kern_nb.runtime.event_loop import in_thread
@@ -33,18 +33,25 @@ class HistoryOptions:
 async def load(settings: AgentSettings, context: RunContext) -> tuple[list[Message], str | None]:
     """Load the messages for the model before a run, and the summary where it belongs to the context.
 
-    A rerun gets the whole conversation before it, except for limits in messages or tokens.
+    A rerun gets the whole conversation before it, except for limits in messages or tokens; a member of a team its own
+    runs; and a step of a workflow none, since its input has what the steps before it found out.
     """
     options, store, run, user_id = settings.history, context.store, context.recorder.run, context.user_id
     session_id = run.session_id or ""
     if RERUN_OF in run.internal:
         options = replace(options, add=True, runs=None)
     by_run: dict[int, list[Message]] = {}
-    if options.add:
+    if options.add and STEP_PATH not in run.internal:
+        member_id = settings.owner.id if TOOL_CALL_ID in run.internal else None
         runs = options.runs if options.messages is None else None
         by_run = await in_thread(
             lambda: store.history_by_run(
-                session_id, last_runs=runs, last_messages=options.messages, before_run=run.run_index, user_id=user_id
+                session_id,
+                last_runs=runs,
+                last_messages=options.messages,
+                before_run=run.run_index,
+                member_id=member_id,
+                user_id=user_id,
             )
         )
     dropped = _over_budget(by_run, options.token_budget)
@@ -53,6 +60,7 @@ async def load(settings: AgentSettings, context: RunContext) -> tuple[list[Messa
         by_run = {run: messages for run, messages in by_run.items() if run not in dropped}
         summary = await settings.summaries.ensure_covers(store, session_id, dropped, settings.model)
     elif options.add_summary:
+        await settings.summaries.wait_async(store, session_id)
         session = await in_thread(lambda: store.get_session(session_id, user_id=user_id, runs=False))
         summary = settings.summaries.text_of(session)
     past = [message for messages in by_run.values() for message in messages]

@@ -9,20 +9,25 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
 from kern_nb.environment import in_notebook
+from kern_nb.events.base import CallCompleted, CallStarted, Completed, Content, Ended
+from kern_nb.events.workflow import StepCompletedEvent, StepStartedEvent
 from kern_nb.runtime import event_loop
-from kern_nb.runtime.events import CallEnded, CallStarted, Emit, Ended, Event, Text
+from kern_nb.runtime.events import Emit, Event, ignore
 from kern_nb.text import formatting
 
 if TYPE_CHECKING:
     from kern_nb.records import Run
-    from kern_nb.runtime.session_owner import RunFunction
+    from kern_nb.runtime.run_modes import RunFunction
 
 _UPDATE_S = 0.1
 _POLL_S = 0.2
 
 
-def print_run(work: RunFunction) -> None:
+def print_run(work: RunFunction, *, as_it_comes: bool = True) -> None:
     """Run, and print the events in the calling thread: only that of the cell may write to the cell."""
+    if not as_it_comes:
+        print_ended(event_loop.run(lambda: work(ignore)))
+        return
     events: queue.SimpleQueue[Event] = queue.SimpleQueue()
     emit = printer()
 
@@ -36,6 +41,16 @@ def print_run(work: RunFunction) -> None:
     event_loop.run(lambda: work(events.put), watch=forward)
 
 
+def print_ended(run: Run) -> None:
+    """Print the calls and the output of a run at once."""
+    emit = printer()
+    for call in run.tool_calls:
+        emit(CallStarted(tool=call))
+        if call.status in ("completed", "failed"):
+            emit(CallCompleted(tool=call))
+    emit(Completed(run=run))
+
+
 def printer() -> Emit:
     """Return a function that prints the events of one run.
 
@@ -47,17 +62,29 @@ def printer() -> Emit:
     screen: _Cell | _Terminal = _Cell() if in_notebook() else _Terminal()
 
     def emit(event: Event) -> None:
-        if isinstance(event, Text):
-            stream.add_text(event.delta)
-        elif isinstance(event, CallStarted):
-            stream.add_call(event.tool_call_id, event.tool_name, event.args)
-        elif isinstance(event, CallEnded):
-            stream.end_call(event.tool_call_id, event.result, failed=event.is_error)
-        elif isinstance(event, Ended):
+        if isinstance(event, Content):
+            stream.add_text(event.content)
+        elif isinstance(event, CallStarted) and event.tool is not None:
+            stream.add_call(call_id(event), event.tool.tool_name or "", event.tool.args)
+        elif isinstance(event, CallCompleted) and event.tool is not None:
+            stream.end_call(call_id(event), event.tool.result, failed=event.tool.is_error is True)
+        elif isinstance(event, StepStartedEvent):
+            stream.add_call(call_id(event), event.step_name or "", {})
+        elif isinstance(event, StepCompletedEvent):
+            stream.end_call(call_id(event), event.content, failed=False)
+        elif isinstance(event, Ended) and event.run is not None:
             stream.end(event.run)
+        else:
+            return
         screen.show(stream, event)
 
     return emit
+
+
+def call_id(event: Event) -> str:
+    """Return what identifies the tool call of an event, or the step of a workflow."""
+    tool = getattr(event, "tool", None)
+    return (event.step_id if tool is None else tool.tool_call_id) or ""
 
 
 class _Cell:
@@ -69,7 +96,7 @@ class _Cell:
 
     def show(self, stream: Any, event: Event) -> None:
         now = time.monotonic()
-        if isinstance(event, Text) and now - self._updated_at < _UPDATE_S:
+        if isinstance(event, Content) and now - self._updated_at < _UPDATE_S:
             return
         self._updated_at = now
         from IPython.display import display
@@ -91,12 +118,12 @@ class _Terminal:
         self._has_text = False
 
     def show(self, stream: Any, event: Event) -> None:
-        if isinstance(event, Text):
+        if isinstance(event, Content):
             self._has_text = True
-            self._write(formatting.escape_controls(event.delta))
-        elif isinstance(event, CallEnded):
-            self._line(stream.call_line(event.tool_call_id))
-        elif isinstance(event, Ended):
+            self._write(formatting.escape_controls(event.content))
+        elif isinstance(event, CallCompleted | StepCompletedEvent):
+            self._line(stream.call_line(call_id(event)))
+        elif isinstance(event, Ended) and event.run is not None:
             if not self._has_text and (text := stream.unstreamed()):
                 self._line(formatting.escape_controls(text))
             for line in stream.closing(event.run):

@@ -24,11 +24,13 @@ from kern_nb.db.integrity import abandon
 from kern_nb.db.mapping import as_stored, result_status
 from kern_nb.db.run_writes import RunEnd
 from kern_nb.errors import RunClosed, UnstorableValue
+from kern_nb.events import base
 from kern_nb.extra_keys import ARGS, BY_TOOL, DURATION_S, PARTS, UNKNOWN
 from kern_nb.interop import media, messages
-from kern_nb.records import Message, Requirement, Run, RunStatus, Usage
+from kern_nb.records import Message, Requirement, Run, RunStatus, ToolCall, ToolStatus, Usage
 from kern_nb.runtime.event_loop import in_thread
-from kern_nb.runtime.events import CallEnded, CallStarted, Emit, Text
+from kern_nb.runtime.events import EventSource
+from kern_nb.runtime.run_state import RunState
 from kern_nb.runtime.workspace import Workspace
 from kern_nb.runtime.workspace_folder import WorkspaceFolder
 
@@ -61,16 +63,16 @@ class Recorder:
         self,
         store: SessionStore,
         run: Run,
-        state: dict[str, Any],
+        state: RunState,
         storage: Storage,
-        emit: Emit,
+        events: EventSource,
         *,
         is_new: bool = False,
         folder: WorkspaceFolder | None = None,
     ) -> None:
         self.store = store
         self.run = run
-        self.emit = emit
+        self.events = events
         self.folder = folder or WorkspaceFolder()
         self._state = state
         self._stored_state = codec.dumps(run.session_state or {})
@@ -78,6 +80,7 @@ class Recorder:
         self._call_starts: dict[str, float] = {}
         self._edited_calls = {r.tool_call_id for r in run.requirements if r.approved and isinstance(r.answer, dict)}
         self._edited_args: dict[str, Any] = {}
+        self._stored_args = {call.tool_call_id: call.args for m in run.messages for call in m.tool_calls}
         self.has_written = False
         self.unknown_calls: set[str | None] = set()
         self._ids = {call.tool_call_id for m in run.messages for call in m.tool_calls}
@@ -162,6 +165,7 @@ class Recorder:
         if not self._storage.tool_messages and PARTS in stamped.internal:
             stamped.internal[PARTS] = messages.without_results(stamped.internal[PARTS])
         self._usages.append(stamped.usage)
+        self._stored_args |= {call.tool_call_id: call.args for call in message.tool_calls}
         if message.tool_calls:
             await self.append([stamped])
         else:
@@ -179,7 +183,7 @@ class Recorder:
         """Add text to the current answer, which is stored when it is complete, or when the run ends before that."""
         self._partial_text += text
         self.has_written = True
-        self.emit(Text(text))
+        self.events.emit(base.Content, content=text)
 
     def call_started(self, tool_call_id: str, tool_name: str, args: Any) -> None:
         """Note that a tool is about to run; the row of its call exists already."""
@@ -187,9 +191,14 @@ class Recorder:
         if tool_call_id in self._edited_calls:
             self._edited_args[tool_call_id] = media.plain_value(args)
         self.has_written = True
-        self.emit(CallStarted(tool_call_id, tool_name, args))
+        if self.events.is_active:
+            call = ToolCall(tool_call_id=tool_call_id, tool_name=tool_name, status="started")
+            call.args = self._shown_args(tool_call_id, args)
+            self.events.emit(base.CallStarted, tool=call)
 
-    async def call_ended(self, tool_call_id: str, tool_name: str, output: media.ToolOutput, *, is_error: bool) -> None:
+    async def call_ended(
+        self, tool_call_id: str, tool_name: str, args: Any, output: media.ToolOutput, *, is_error: bool
+    ) -> None:
         """Store a tool's result and the state that it changed, before anything else happens."""
         self._ended_calls.add(tool_call_id)
         message = messages.result_message(tool_call_id, tool_name, output, is_error=is_error)
@@ -205,7 +214,18 @@ class Recorder:
             raise
         await self.append([message], state=state if text != self._stored_state else None)
         self._stored_state = text
-        self.emit(CallEnded(tool_call_id, tool_name, message.content, is_error))
+        if self.events.is_active:
+            status: ToolStatus = "failed" if is_error else "completed"
+            call = ToolCall(tool_call_id=tool_call_id, tool_name=tool_name, status=status)
+            call.args, call.result = self._shown_args(tool_call_id, args), message.content
+            call.duration_s = message.internal.get(DURATION_S)
+            self.events.emit(base.CallCompleted, tool=call)
+            if is_error:
+                self.events.emit(base.CallFailed, tool=call, error=media.as_text(message.content))
+
+    def _shown_args(self, tool_call_id: str, args: Any) -> Any:
+        """Return a call's arguments as its row has them: the model's, or a person's, without the tool's defaults."""
+        return args if tool_call_id in self._edited_calls else self._stored_args.get(tool_call_id, args)
 
     async def end_invalid_calls(self, error: Exception) -> None:
         """Store the calls of the last answer that did not start as failed: the run ends because one is not valid."""
@@ -262,19 +282,29 @@ class Recorder:
         """Pause the run."""
         await self.flush()
         values: dict[str, Any] = {"session_state": await self._state_with_files(), "duration_s": self._duration_s()}
-        values["usage"] = Usage.total(self._usages)
+        values |= {"usage": Usage.total(self._usages), "internal": self.events.to_store("PAUSED")}
         await in_thread(lambda: self.store.pause_run(self.run.run_id, requirements, **values))
 
-    async def finish(self, status: RunStatus, *, output: Any = None, error: str | None = None) -> None:
+    async def finish(
+        self,
+        status: RunStatus,
+        *,
+        output: Any = None,
+        error: str | None = None,
+        internal: dict[str, Any] | None = None,
+    ) -> None:
         """End the run with any status, also while it is cancelled. A partial answer is stored as it is."""
         values: dict[str, Any] = {"output": output, "error": error, "duration_s": self._duration_s()}
         values |= {"usage": Usage.total(self._usages), "time_to_first_token_s": self._first_token_s}
+        values["internal"] = (
+            (internal or {}) | (self.events.to_store(status, output=output, error=error) or {})
+        ) or None
         try:
             state = await self._state_with_files()
         except UnstorableValue:  # as it was when the last tool ended
             if status == "COMPLETED":
                 raise
-            state = snapshot(self._state)
+            state = self._state.to_store()
         try:
             is_unchanged = codec.dumps(state) == self._stored_state
         except UnstorableValue:  # raised again when it is stored
@@ -316,10 +346,10 @@ class Recorder:
         run = self.run.model_copy(update=final | {"messages": self._messages, "tool_calls": []})
         self.stored_run = as_stored(self.store.tables, run)
 
-    async def fail(self, error: str, status: RunStatus = "ERROR") -> None:
+    async def fail(self, error: str, status: RunStatus = "ERROR", *, internal: dict[str, Any] | None = None) -> None:
         """End the run after an error; if even that cannot be written, release the run's lease."""
         try:
-            await self.finish(status, error=error)
+            await self.finish(status, error=error, internal=internal)
         except RunClosed:
             pass  # it ended before the cancellation
         except Exception:
@@ -330,8 +360,7 @@ class Recorder:
         """Return the state, with the files that tools changed in the folder of the workspace."""
         if self.folder.is_open:
             await in_thread(lambda: self.folder.store_changes(Workspace(self.store, self._state), self._state))
-        state: dict[str, Any] = snapshot(self._state)
-        return state
+        return self._state.to_store()
 
     def _duration_s(self) -> float:
         """Return the working time of the run in seconds, without the time that it was paused."""
@@ -342,13 +371,6 @@ def opening_messages(instructions: str | None, copies: Sequence[Message], prompt
     """Return the first messages of a run."""
     system = [Message(role="system", content=instructions)] if instructions else []
     return [*system, *copies, Message(role="user", content=prompt)]
-
-
-def snapshot(value: Any) -> Any:
-    """Copy a state that tools in other threads may be changing: ``dict()`` copies in one step, before the iteration."""
-    if isinstance(value, dict):
-        return {key: snapshot(item) for key, item in dict(value).items()}
-    return [snapshot(item) for item in list(value)] if type(value) is list else value
 
 
 def history_copy(message: Message) -> Message:

@@ -16,7 +16,7 @@ from kern_nb.errors import BadUsage, KernError, NoStore, RunNotFound, SessionNot
 
 if TYPE_CHECKING:
     from kern_nb.db import SessionStore
-    from kern_nb.records import Message, Run, Session, SessionMetrics, SessionSummary, SessionType
+    from kern_nb.records import Run, Session, SessionMetrics, SessionSummary, SessionType
     from kern_nb.runtime.summaries import SessionSummaryManager
     from kern_nb.runtime.workspace import Workspace
 
@@ -30,6 +30,13 @@ def require_state(value: Any) -> dict[str, Any]:
     if not isinstance(value, dict | None):
         raise BadUsage(f"session_state must be a dict, got {value!r}.", "For example: session_state={'items': []}.")
     return value or {}
+
+
+def require_dict(parameter: str, value: Any) -> dict[str, Any] | None:
+    """Return a dict or None; raise BadUsage for any other value."""
+    if not isinstance(value, dict | None):
+        raise BadUsage(f"{parameter} must be a dict, got {value!r}.", f"For example: {parameter}={{'team': 'sales'}}.")
+    return value
 
 
 def require_metadata(value: Any) -> dict[str, Any]:
@@ -182,23 +189,6 @@ class SessionAccess(ABC):
         """
         return self.store.get_session(self._require_session_id(session_id), user_id=self._user(user_id))
 
-    def get_chat_history(
-        self, session_id: str | None = None, *, last_runs: int | None = None, user_id: str | None = None
-    ) -> list[Message]:
-        """Return the messages of a session's completed runs, inherited ones included.
-
-        Args:
-            session_id: The session; the own session where None.
-            last_runs: Only so many of the latest runs.
-            user_id: The owner of the session.
-
-        Raises:
-            SessionNotFound: there is no such session of the user; also raised by the methods below.
-        """
-        return self.store.history(
-            self._require_session_id(session_id), last_runs=last_runs, user_id=self._user(user_id)
-        )
-
     def get_session_state(self, session_id: str | None = None, *, user_id: str | None = None) -> dict[str, Any]:
         """Return the state of a session; {} without a session."""
         session = self.store.get_session(self._require_session_id(session_id), user_id=self._user(user_id), runs=False)
@@ -231,8 +221,12 @@ class SessionAccess(ABC):
         """Return the title of a session."""
         return self._require_session(session_id, user_id).session_name
 
-    def set_session_name(self, session_name: str, session_id: str | None = None, *, user_id: str | None = None) -> str:
+    def set_session_name(
+        self, session_name: str | None, session_id: str | None = None, *, user_id: str | None = None
+    ) -> str:
         """Set the title of a session, and return it."""
+        if session_name is None:
+            raise BadUsage("session_name must be a str, got None.", "For example: session_name='Refunds'.")
         session_id = self._require_session(session_id, user_id).session_id
         self._forget(self.store, session_id)
         self.store.rename_session(session_id, session_name, user_id=self._user(user_id))

@@ -2,34 +2,37 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import logging
 from abc import abstractmethod
 from collections.abc import Callable, Coroutine
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, Unpack, overload
 
 from kern_nb.errors import BadUsage, did_you_mean
-from kern_nb.runtime.session_access import SessionAccess, require_state, require_text
+from kern_nb.runtime.run_modes import RunModes
+from kern_nb.runtime.session_access import require_state, require_text
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
     from kern_nb.db import SessionStore
     from kern_nb.records import Run
     from kern_nb.runtime.context import RunContext
     from kern_nb.runtime.events import Emit
+    from kern_nb.runtime.run_modes import RunFunction
+    from kern_nb.runtime.run_options import AsyncStream, ResumeOptions, RunOptions, Stream
     from kern_nb.runtime.settings import OwnerSettings
-
-    RunFunction = Callable[[Emit], Coroutine[Any, Any, Run]]
-    """Makes a run, and emits its events."""
 
 _SETTABLE = (
     "model", "instructions", "role", "name", "user_id", "timeout_s", "max_requests", "cache_session",
-    "overwrite_db_session_state", "output_schema",
+    "overwrite_db_session_state", "output_schema", "stream", "stream_events", "store_events", "events_to_skip",
 )  # fmt: skip
 """Parameters that are attributes of the same name: `variant` uses the current value."""
 
 
-class SessionOwner(SessionAccess):
+class SessionOwner(RunModes):
     """Base class of agents, teams and workflows."""
 
     _engine_module: ClassVar[str]
@@ -72,6 +75,10 @@ class SessionOwner(SessionAccess):
 
     # Running ----------------------------------------------------------------------------------------------------------
 
+    @overload
+    def run(self, input: Any, *, stream: Literal[False] | None = None, **options: Unpack[RunOptions]) -> Run: ...
+    @overload
+    def run(self, input: Any, *, stream: Literal[True], **options: Unpack[RunOptions]) -> Stream: ...
     def run(
         self,
         input: Any,
@@ -79,34 +86,58 @@ class SessionOwner(SessionAccess):
         session_id: str | None = None,
         user_id: str | None = None,
         session_state: dict[str, Any] | None = None,
-    ) -> Run:
-        """Run synchronously; see `arun`. Also works inside a running event loop, like that of a notebook's cell."""
-        return self._run_sync(self._start(input, session_id, user_id, session_state))
+        stream: bool | None = None,
+        stream_events: bool | None = None,
+        yield_run_output: bool = False,
+    ) -> Run | Stream:
+        """Run synchronously; see `arun`. Also works inside a running event loop, like that of a notebook's cell.
 
-    async def arun(
+        With ``stream``, returns a plain iterator of the events, which works in scripts, cells and threads.
+        """
+        work = self._start(input, session_id, user_id, session_state)
+        return self._run_sync(work, self._options(stream=stream, details=stream_events, yield_run=yield_run_output))
+
+    @overload
+    def arun(
+        self, input: Any, *, stream: Literal[False] | None = None, **options: Unpack[RunOptions]
+    ) -> Coroutine[Any, Any, Run]: ...
+    @overload
+    def arun(self, input: Any, *, stream: Literal[True], **options: Unpack[RunOptions]) -> AsyncStream: ...
+    def arun(
         self,
         input: Any,
         *,
         session_id: str | None = None,
         user_id: str | None = None,
         session_state: dict[str, Any] | None = None,
-    ) -> Run:
-        """Run on an input. Every message is stored as it comes.
+        stream: bool | None = None,
+        stream_events: bool | None = None,
+        yield_run_output: bool = False,
+    ) -> Coroutine[Any, Any, Run] | AsyncStream:
+        """Run on an input: ``await owner.arun(...)``. Every message is stored as it comes.
+
+        With ``stream``: ``async for event in owner.arun(..., stream=True)``. The run is at most one event ahead of who
+        reads the stream: it waits before it calls the model or a tool. A stream that is closed before its end cancels
+        the run, which is stored with the partial answer.
 
         Args:
             input: A text, or any other value, which becomes JSON.
             session_id: The session; the owner's own where None, and a new one where it has none.
             user_id: The owner of the session; the default user where None.
             session_state: State that takes precedence over the stored one.
+            stream: Return an iterator of events; the default of the constructor where None.
+            stream_events: Also the finer events: model requests, reasoning, summaries, steps.
+            yield_run_output: Yield the run after the last event of a stream.
 
         Returns:
             The run as stored; its status is PAUSED if it has pending requirements.
 
         Raises:
-            RunFailed: the run ended with an error, and is stored with it.
+            RunFailed: the run ended with an error, and is stored with it. A stream has the error's event before.
             OwnerMismatch: the session belongs to another user; nothing is stored.
         """
-        return await self._run_async(self._start(input, session_id, user_id, session_state))
+        work = self._start(input, session_id, user_id, session_state)
+        return self._run_async(work, self._options(stream=stream, details=stream_events, yield_run=yield_run_output))
 
     def print_response(
         self,
@@ -115,9 +146,13 @@ class SessionOwner(SessionAccess):
         session_id: str | None = None,
         user_id: str | None = None,
         session_state: dict[str, Any] | None = None,
+        stream: bool | None = None,
     ) -> None:
-        """Run, and print the response as it comes: into the cell, or on the terminal. Parameters as for `arun`."""
-        self._print(self._start(input, session_id, user_id, session_state))
+        """Run, and print the response into the cell, or on the terminal. Parameters as for `arun`.
+
+        It is printed as it comes, or with ``stream=False`` once at the end.
+        """
+        self._print(self._start(input, session_id, user_id, session_state), stream=stream)
 
     async def aprint_response(
         self,
@@ -126,19 +161,51 @@ class SessionOwner(SessionAccess):
         session_id: str | None = None,
         user_id: str | None = None,
         session_state: dict[str, Any] | None = None,
+        stream: bool | None = None,
     ) -> None:
         """Do `print_response` asynchronously."""
-        await self._aprint(self._start(input, session_id, user_id, session_state))
+        await self._aprint(self._start(input, session_id, user_id, session_state), stream=stream)
 
+    @overload
     def continue_run(
-        self, run_id: str | int | Run, *, session_id: str | None = None, user_id: str | None = None
-    ) -> Run:
+        self, run_id: str | int | Run, *, stream: Literal[False] | None = None, **options: Unpack[ResumeOptions]
+    ) -> Run: ...
+    @overload
+    def continue_run(
+        self, run_id: str | int | Run, *, stream: Literal[True], **options: Unpack[ResumeOptions]
+    ) -> Stream: ...
+    def continue_run(
+        self,
+        run_id: str | int | Run,
+        *,
+        session_id: str | None = None,
+        user_id: str | None = None,
+        stream: bool | None = None,
+        stream_events: bool | None = None,
+        yield_run_output: bool = False,
+    ) -> Run | Stream:
         """Continue a run synchronously; see `acontinue_run`."""
-        return self._run_sync(lambda emit: self._resume_run(run_id, session_id, emit, user_id=user_id))
+        work = self._resume(run_id, session_id, user_id)
+        return self._run_sync(work, self._options(stream=stream, details=stream_events, yield_run=yield_run_output))
 
-    async def acontinue_run(
-        self, run_id: str | int | Run, *, session_id: str | None = None, user_id: str | None = None
-    ) -> Run:
+    @overload
+    def acontinue_run(
+        self, run_id: str | int | Run, *, stream: Literal[False] | None = None, **options: Unpack[ResumeOptions]
+    ) -> Coroutine[Any, Any, Run]: ...
+    @overload
+    def acontinue_run(
+        self, run_id: str | int | Run, *, stream: Literal[True], **options: Unpack[ResumeOptions]
+    ) -> AsyncStream: ...
+    def acontinue_run(
+        self,
+        run_id: str | int | Run,
+        *,
+        session_id: str | None = None,
+        user_id: str | None = None,
+        stream: bool | None = None,
+        stream_events: bool | None = None,
+        yield_run_output: bool = False,
+    ) -> Coroutine[Any, Any, Run] | AsyncStream:
         """Continue a run whose requirements are resolved, or that was interrupted, also one of another process.
 
         Of several concurrent callers, one continues the run. A tool that had started when its process died is not run
@@ -149,6 +216,9 @@ class SessionOwner(SessionAccess):
             session_id: Its session.
             user_id: The owner of the session; the agent's own user where None. A session without an owner becomes
                 theirs.
+            stream: Return an iterator of events, as `arun` does; likewise the next two.
+            stream_events: Also the finer events.
+            yield_run_output: Yield the run after the last event.
 
         Raises:
             RunNotFound: there is no such run, or its session belongs to another user.
@@ -157,7 +227,13 @@ class SessionOwner(SessionAccess):
             RunClosed: it has ended.
             RunFailed: it ended with an error.
         """
-        return await self._run_async(lambda emit: self._resume_run(run_id, session_id, emit, user_id=user_id))
+        work = self._resume(run_id, session_id, user_id)
+        return self._run_async(work, self._options(stream=stream, details=stream_events, yield_run=yield_run_output))
+
+    def _resume(
+        self, run_id: str | int | Run, session_id: str | None, user_id: str | None, **options: Any
+    ) -> RunFunction:
+        return lambda emit: self._resume_run(run_id, session_id, emit, user_id=user_id, **options)
 
     def _start(
         self,
@@ -195,10 +271,12 @@ class SessionOwner(SessionAccess):
 
         async def work(emit: Emit) -> Run:
             try:
-                run: Run = await import_module(self._engine_module).start_run(self._settings(), store, request, emit)
+                run: Run = await import_module(self._engine_module).start_run(
+                    self._settings(parent), store, request, emit
+                )
             finally:
                 self._forget(store, session_id)
-            self._start_summary(store, run)
+            await self._summarize_after(store, run, emit)
             return run
 
         return work
@@ -223,7 +301,7 @@ class SessionOwner(SessionAccess):
             store, user_id = self.store, self._user(user_id)
             before = await in_thread(lambda: self._find_run(run_id, session_id, user_id))
         try:
-            settings = self._settings()
+            settings = self._settings(parent)
             if (kind := before.run_type) != self.session_type:
                 owner = before.agent_id or before.team_id or before.workflow_id
                 message = f"Run {before.run_id} belongs to the {kind} {owner!r}, not to a {self.session_type}."
@@ -232,14 +310,14 @@ class SessionOwner(SessionAccess):
             run: Run = await resume(settings, store, before, emit, parent, user_id, **options)
         finally:
             self._forget(store)
-        self._start_summary(store, run)
+        await self._summarize_after(store, run, emit)
         return run
 
     def _build_prompt(self, input: Any) -> Any:
         return input
 
-    def _settings(self) -> OwnerSettings:
-        """Return the settings of a run that starts now."""
+    def _settings(self, parent: RunContext | None = None) -> OwnerSettings:
+        """Return the settings of a run that starts now, as a part of the run ``parent``."""
         from kern_nb.runtime.settings import OwnerSettings
 
         return OwnerSettings(
@@ -249,39 +327,73 @@ class SessionOwner(SessionAccess):
             metadata=self._metadata,
             overwrite_state=self.overwrite_db_session_state,
             timeout_s=self.timeout_s,
+            events=self._event_options(),
         )
 
-    async def _run_async(self, work: RunFunction) -> Run:
-        from kern_nb.runtime.events import ignore
+    async def _summarize_after(self, store: SessionStore, run: Run, emit: Emit) -> None:
+        """Start the update of the session's summary; a stream with ``stream_events`` waits for it, and reports it."""
+        from kern_nb.runtime.events import EventOptions, EventSource, Listener
 
-        return await work(ignore)
+        future = self._start_summary(store, run)
+        if future is not None and isinstance(emit, Listener) and emit.wants_details:
+            from kern_nb.events.base import SummaryCompleted, SummaryStarted
+            from kern_nb.runtime.event_loop import in_thread
+            from kern_nb.runtime.summaries import parse_summary
 
-    def _run_sync(self, work: RunFunction) -> Run:
-        from kern_nb.runtime import event_loop
+            events = EventSource(run, self, emit, EventOptions())
+            events.emit(SummaryStarted)
+            await asyncio.shield(asyncio.wrap_future(future))
+            session = await in_thread(lambda: store.get_session(run.session_id or "", runs=False))
+            events.emit(SummaryCompleted, session_summary=parse_summary(session))
 
-        return event_loop.run(lambda: self._run_async(work))
+    # Titles -----------------------------------------------------------------------------------------------------------
 
-    def _print(self, work: RunFunction) -> None:
-        from kern_nb.runtime.printing import print_run
+    def set_session_name(
+        self,
+        session_name: str | None = None,
+        session_id: str | None = None,
+        *,
+        autogenerate: bool = False,
+        user_id: str | None = None,
+    ) -> str:
+        """Set the title of a session, and return it. Without one, or with ``autogenerate``, the model writes it.
 
-        print_run(work)
+        Args:
+            session_name: The title.
+            session_id: The session; the own session where None.
+            autogenerate: Whether the model writes the title.
+            user_id: The owner of the session.
 
-    async def _aprint(self, work: RunFunction) -> None:
-        from kern_nb.runtime.printing import printer
+        Raises:
+            SessionNotFound: there is no such session of the user.
+        """
+        target = self._require_session(session_id, user_id).session_id
+        if session_name is None or autogenerate:
+            from kern_nb.runtime import event_loop
+            from kern_nb.runtime.summaries import generate_title
 
-        await work(printer())
+            store, model, owner = self.store, self._title_model(), self._user(user_id)
+            session_name = event_loop.run(lambda: generate_title(store, target, model, owner))
+        return super().set_session_name(session_name, target, user_id=user_id)
 
-    def _start_summary(self, store: SessionStore, run: Run) -> None:
+    def _title_model(self) -> Any:
+        """Return the model that writes titles."""
+        return getattr(self, "model", None)
+
+    def _start_summary(self, store: SessionStore, run: Run) -> Future[None] | None:
         """Update the session's summary in the background after a completed run, where summaries are enabled.
 
         The model is the manager's, else the owner's; a workflow has none, and uses that of the environment.
         """
-        if self._keeps_summaries and run.status == "COMPLETED" and run.parent_run_id is None:
-            try:
-                future = self._summaries().start(store, run.session_id or "", getattr(self, "model", None))
-                future.add_done_callback(lambda _: self._forget(store, run.session_id))
-            except Exception as error:  # noqa: BLE001 - the run is completed, and its answer is there
-                logging.getLogger("kern_nb").warning("Session %s has no new summary: %s", run.session_id, error)
+        if not self._keeps_summaries or run.status != "COMPLETED" or run.parent_run_id is not None:
+            return None
+        try:
+            future = self._summaries().start(store, run.session_id or "", getattr(self, "model", None))
+            future.add_done_callback(lambda _: self._forget(store, run.session_id))
+        except Exception as error:  # noqa: BLE001 - the run is completed, and its answer is there
+            logging.getLogger("kern_nb").warning("Session %s has no new summary: %s", run.session_id, error)
+            return None
+        return future
 
 
 def owner_fields(owner: SessionOwner) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from pydantic_ai import Agent as PydanticAgent
 
 from kern_nb.records import Run
 from kern_nb.runtime.context import RunContext
+from kern_nb.runtime.events import EventOptions
 from kern_nb.runtime.history import HistoryOptions
 from kern_nb.runtime.model_retries import RetryOptions
 from kern_nb.runtime.recorder import Storage
@@ -29,6 +30,7 @@ class OwnerSettings:
         metadata: Keys of the session's metadata, where it lacks them, and of the run's.
         overwrite_state: Whether the caller's state replaces the stored one.
         timeout_s: The maximum duration of a run in seconds.
+        events: What happens to the events of its runs.
     """
 
     owner: Any
@@ -37,6 +39,7 @@ class OwnerSettings:
     metadata: dict[str, Any]
     overwrite_state: bool
     timeout_s: float | None
+    events: EventOptions
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,7 @@ class AgentSettings(OwnerSettings):
         output: The schema of the answers; None for text.
         add_session_state: Whether the system message ends with the session state.
         load_instructions: Returns the instructions; None as its argument stands for a run that has not started.
+        resolve_in_context: Whether placeholders in instructions and input are filled in from the session state.
         load_member_results: Returns the results that members' runs have for pending calls; None if a member is paused.
     """
 
@@ -67,6 +71,7 @@ class AgentSettings(OwnerSettings):
     output: OutputSchema | None
     add_session_state: bool
     load_instructions: Callable[[RunContext | None], Awaitable[str | None]]
+    resolve_in_context: bool
     load_member_results: Callable[[Run, RunContext], Awaitable[dict[str, Any] | None]]
 
 

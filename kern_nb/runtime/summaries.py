@@ -21,9 +21,9 @@ from weakref import WeakKeyDictionary
 from kern_nb import models
 from kern_nb.batches import group_by_size
 from kern_nb.db import SessionStore
-from kern_nb.db.reads import INSTRUCTION_ROLES
+from kern_nb.db.reads import INSTRUCTION_ROLES, input_and_output
 from kern_nb.errors import BadUsage, ReadOnlyStore, RunFailed, SummaryFailed
-from kern_nb.records import Message, Run, Session, SessionSummary, message_text
+from kern_nb.records import Message, Session, SessionSummary, message_text
 from kern_nb.runtime import event_loop
 from kern_nb.runtime.event_loop import in_thread
 
@@ -81,6 +81,12 @@ class SessionSummaryManager:
         if pending is not None:
             pending.result()
 
+    async def wait_async(self, store: SessionStore, session_id: str) -> None:
+        """Wait in an event loop for a summary that is being written, which continues if the caller is cancelled."""
+        pending = self._pending.get(store, {}).get(session_id)
+        if pending is not None:
+            await asyncio.wait([asyncio.wrap_future(pending)])
+
     async def update(
         self, store: SessionStore, session_id: str, model: Any = None, *, on_answer: Callable[[], None] | None = None
     ) -> SessionSummary | None:
@@ -99,7 +105,7 @@ class SessionSummaryManager:
         session = await in_thread(lambda: store.get_session(session_id, runs=False))
         old = (session.summary if session else None) or {}
         last, unfinished = _coverage(old)
-        new = await in_thread(lambda: _runs_since(store, session_id, session, last, unfinished))
+        new = await in_thread(lambda: store.history_by_run(session_id, after_run=last, also=unfinished))
         if not new:
             current = parse_summary(session)
             return current.model_copy(update={"runs_since": 0}) if current else None
@@ -198,29 +204,6 @@ class SessionSummaryManager:
         return summary.summary if summary else None
 
 
-def _runs_since(
-    store: SessionStore, session_id: str, session: Session | None, last: int, also: list[int]
-) -> dict[int, list[Message]]:
-    """Return the messages of the runs after ``last``, and of those in ``also``; of a workflow, input and output."""
-    runs = store.history_by_run(session_id, after_run=last, also=also)
-    if session is None or session.session_type != "workflow":
-        return runs
-    frame = store.runs_df(
-        session_id, lineage=True, columns=["run_index", "run_id", "run_type", "status", "parent_run_id"]
-    )
-    is_new = (frame["run_index"] > last) | frame["run_index"].isin(also)
-    is_complete = (frame["run_type"] == "workflow") & frame["parent_run_id"].isna() & (frame["status"] == "COMPLETED")
-    for run_id in frame["run_id"][is_new & is_complete]:
-        run = store.get_run(str(run_id))
-        runs[run.run_index or 0] = _input_and_output(run)
-    return runs
-
-
-def _input_and_output(run: Run) -> list[Message]:
-    contents = (("user", run.input), ("assistant", run.output))
-    return [Message(role=role, content=content) for role, content in contents if content is not None]
-
-
 def _lines_of_run(store: SessionStore, session_id: str, run_index: int) -> list[str]:
     """Return the messages of a run as lines; of one without messages, its input and output."""
     ended = store.history_by_run(session_id, after_run=run_index - 1, before_run=run_index + 1)
@@ -229,7 +212,7 @@ def _lines_of_run(store: SessionStore, session_id: str, run_index: int) -> list[
     runs = store.runs_df(session_id, lineage=True, columns=["run_index", "run_id"])
     run = store.get_run(str(runs["run_id"][runs["run_index"] == run_index].iloc[0]))
     messages = [m for m in run.messages if m.role not in INSTRUCTION_ROLES and not m.from_history]
-    lines = [_line(message) for message in messages or _input_and_output(run)]
+    lines = [_line(message) for message in messages or input_and_output(run)]
     return lines + ([f"The run ended as {run.status}: {run.error}"] if run.error else [])
 
 

@@ -320,6 +320,7 @@ class _RecordingToolset(WrapperToolset[RunContext]):
     ) -> Any:
         recorder, call_id = ctx.deps.recorder, ctx.tool_call_id or ""
         recorder.call_started(call_id, name, tool_args)
+        await recorder.events.caught_up()  # a consumer that stops here has stopped the call
         try:
             result = _unwrap_run(await _resolve(await super().call_tool(name, tool_args, ctx, tool)))
         except _SIGNALS:
@@ -329,10 +330,10 @@ class _RecordingToolset(WrapperToolset[RunContext]):
             if isinstance(error, asyncio.CancelledError) and (task is None or task.cancelling()):
                 raise  # the run is cancelled; otherwise the tool raised it itself
             text = _error_text(error)
-            await recorder.call_ended(call_id, name, media.ToolOutput(text, text), is_error=True)
+            await recorder.call_ended(call_id, name, tool_args, media.ToolOutput(text, text), is_error=True)
             raise ToolFailed(text) from error
         value = result.return_value if isinstance(result, ToolReturn) else result
         output = await in_thread(lambda: media.store_result(value, recorder.keep_result))
-        await recorder.call_ended(call_id, name, output, is_error=False)
+        await recorder.call_ended(call_id, name, tool_args, output, is_error=False)
         # A ToolReturn has its own content for the model.
         return result if isinstance(result, ToolReturn) else output.content

@@ -42,6 +42,7 @@ class Team(Agent):
     Args:
         members: Agents or teams, each with its own id.
         model: The leader's model.
+        stream_member_events: Whether streams have the events of the members.
         **options: As for `kern_nb.agent.Agent`.
 
     Raises:
@@ -49,11 +50,19 @@ class Team(Agent):
     """
 
     session_type: ClassVar[SessionType] = "team"
+    _members_argument: ClassVar[str] = "stream_member_events"
 
     @refuse_unsupported
-    def __init__(self, members: Sequence[Agent] = (), model: Any = None, **options: Any) -> None:
+    def __init__(
+        self,
+        members: Sequence[Agent] = (),
+        model: Any = None,
+        *,
+        stream_member_events: bool = True,
+        **options: Any,
+    ) -> None:
         super().__init__(model, **options)
-        self._arguments["members"] = list(members)
+        self._arguments |= {"members": list(members), "stream_member_events": stream_member_events}
         if invalid := [member for member in members if not isinstance(member, Agent)]:
             raise BadUsage(
                 f"A member must be an agent or a team, got {invalid[0]!r}.", "Team(members=[Agent(...), ...])"
@@ -70,7 +79,6 @@ class Team(Agent):
     def _all_tools(self) -> list[Any]:
         from pydantic_ai.exceptions import CallDeferred
 
-        from kern_nb.runtime.events import ignore
         from kern_nb.runtime.resume import MEMBER_RUN
         from kern_nb.runtime.tools import Tool
 
@@ -81,7 +89,7 @@ class Team(Agent):
                 raise BadUsage(f"There is no member {member_id!r}.", did_you_mean(member_id, self.members, known))
             extra = {TOOL_CALL_ID: run_context.tool_call_id}
             work = member._prepare_run(task, run_context.session_id, run_context.user_id, extra, parent=run_context)  # noqa: SLF001 - a team runs its members
-            run = await work(ignore)  # the events of members are not shown; their answers are
+            run = await work(run_context.recorder.events.members())
             if run.status == "PAUSED":
                 raise CallDeferred(metadata={MEMBER_RUN: run.run_id})
             return run.output
@@ -101,11 +109,10 @@ class Team(Agent):
 
         from kern_nb.runtime import resume
         from kern_nb.runtime.event_loop import in_thread
-        from kern_nb.runtime.events import ignore
 
         member_runs = await in_thread(lambda: context.store.member_runs(run.run_id))
         by_call = {member_run.internal.get(TOOL_CALL_ID): member_run for member_run in member_runs}
-        results: dict[str, Any] = {}
+        emit, results = context.recorder.events.members(), dict[str, Any]()
         for call in resume.pending_calls(run):
             member_run = by_call.get(call.tool_call_id)
             if call.tool_name != _DELEGATE or member_run is None:
@@ -117,7 +124,7 @@ class Team(Agent):
                     message = f"Run {member_run.run_id} belongs to {member_id!r}, which is not a member of {self!r}."
                     raise BadUsage(message, "Pass the team the members that it had.")
                 try:
-                    member_run = await member._resume_run(member_run.run_id, None, ignore, context)  # noqa: SLF001 - as above
+                    member_run = await member._resume_run(member_run.run_id, None, emit, context)  # noqa: SLF001 - as above
                 except RunFailed:
                     member_run = await in_thread(partial(context.store.get_run, member_run.run_id))
                     if member_run.status == "PAUSED":  # released unchanged, so the leader's run stays paused

@@ -111,7 +111,9 @@ def _metrics(comparison: Comparison) -> Table:
             cell[1] = format_metric(name, row["a"])
             values = format_metric(name, row["b"]), format_delta(name, row["delta"]), format_percent(row["delta_pct"])
             cell[start : start + 4] = [*values, _VERDICTS.get(row["better"], "")]
-    return Table("Totals", columns, list(cells.values()))
+    is_uneven = any(pair.has_unequal_runs for pair in comparison.pairs[:MAX_CONTENDERS])
+    title = "Totals (no verdict between branches with different numbers of runs: see .runs)" if is_uneven else "Totals"
+    return Table(title, columns, list(cells.values()))
 
 
 def _calls(pair: Pair) -> Markup:

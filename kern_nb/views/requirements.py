@@ -13,6 +13,7 @@ from kern_nb.text import formatting
 from kern_nb.text.formatting import BAD, GOOD
 from kern_nb.text.html import Markup, container, isolate, join, preformatted, preserve_whitespace, render_text, tag
 from kern_nb.text.tables import Column, Table
+from kern_nb.views import feedback
 
 MIN_PREFIX = 8  # the fewest characters of an id that refer to a requirement
 _LINE = 300
@@ -71,14 +72,24 @@ def call(requirement: Requirement, width: int = _CALL) -> str:
 
 def describe(requirement: Requirement, width: int = _CALL) -> str:
     """Describe a requirement in a few words: its call, else its question."""
-    question = f" “{formatting.truncate(requirement.prompt, width)}”" if requirement.prompt else ""
-    return call(requirement, width) or f"{requirement.kind}{question}"
+    prompt = questions_line(requirement) or requirement.prompt
+    question = f" “{formatting.truncate(prompt, width)}”" if prompt else ""
+    text = "" if feedback.is_question_args(requirement) else call(requirement, width)
+    return text or f"{requirement.kind}{question}"
+
+
+def questions_line(requirement: Requirement) -> str:
+    """Return the questions of user feedback on one line; empty for another requirement."""
+    return " ".join(question.text for question in feedback.questions_of(requirement))
 
 
 def answer_commands(requirement: Requirement, key: str) -> list[str]:
     """Return the command that answers a requirement and the one that rejects it."""
     key = quote(key)
     values = " ".join(f"{quote(name)}=VALUE" for name in field_names(requirement)) or "VALUE"
+    if questions := feedback.questions_of(requirement):
+        several = [f"{quote(question.name)}=CHOICE" for question in questions]
+        values = "CHOICE" if len(questions) == 1 else " ".join(several)
     answer = f"%kern approve {key}" if requirement.kind == "confirmation" else f"%kern answer {key} {values}"
     return [answer, f"%kern reject {key}"]
 
@@ -124,14 +135,27 @@ def _cells(row: InboxRow) -> list[str]:
         requirement.kind,
         row.run,
         row.agent,
-        call(requirement),
-        requirement.prompt or "",
+        _call_name(requirement),
+        _question_cell(requirement),
         requirement.assignee or "",
         ", ".join(field_names(requirement)),
         requirement.note or "",
         describe_state(requirement),
         formatting.format_time(requirement.created_at),
     ]
+
+
+def _call_name(requirement: Requirement) -> str:
+    """Return the tool call; without its arguments if these are the questions, which are shown themselves."""
+    if feedback.is_question_args(requirement):
+        return formatting.truncate(requirement.tool_name or "", 60)
+    return call(requirement)
+
+
+def _question_cell(requirement: Requirement) -> str:
+    questions = feedback.questions_of(requirement)
+    texts = [f"{question.text} [{question.numbered}]" if question.options else question.text for question in questions]
+    return " ".join(texts) or requirement.prompt or ""
 
 
 def _usage(pending: Sequence[Requirement], store: str) -> str:
@@ -165,6 +189,9 @@ def run_text(run: Run, runs: Iterable[Run]) -> list[str]:
         details = formatting.truncate(commands if is_pending(requirement) else describe_state(requirement), _LINE)
         assignee = f" for {formatting.truncate(requirement.assignee, 60)}" if requirement.assignee else ""
         text.append(f"{_role(requirement)} {describe(requirement)}{assignee}: {details}")
+        for question in feedback.questions_of(requirement):
+            options = formatting.truncate(question.numbered, _LINE) or "any text"
+            text.append(f"  {formatting.truncate(question.name, _LINE)}: {options}")
     return [*text, *map(": ".join, _next_steps(run, runs))]
 
 
@@ -204,20 +231,33 @@ def _role(requirement: Requirement) -> str:
 
 def _markup(requirement: Requirement, key: str, limit: int) -> Markup:
     """Render a requirement with its full arguments: who approves must see all of them."""
-    tool = call(requirement)
+    tool = _call_name(requirement)
     assignee = requirement.assignee and f"for {requirement.assignee}"
     facts = filter(None, (tool and requirement.kind, assignee, describe_state(requirement)))
     head = join(tag("strong", isolate(tool or requirement.kind)), *map(isolate, facts), by=" · ")
-    args = None if requirement.args is None else preformatted(formatting.format_value(requirement.args), limit)
+    is_hidden = requirement.args is None or feedback.is_question_args(requirement)
+    args = None if is_hidden else preformatted(formatting.format_value(requirement.args), limit)
     note, names = formatting.truncate(requirement.note or "", _LINE), ", ".join(field_names(requirement))
     return join(
         tag("p", head),
         tag("div", render_text(requirement.prompt, limit)) if requirement.prompt else None,
         args,
+        *(_question_markup(question, limit) for question in feedback.questions_of(requirement)),
         tag("p", "fields: ", isolate(formatting.truncate(names, _LINE))) if names else None,
         tag("p", "note: ", preserve_whitespace(note)) if note else None,
         tag("pre", "\n".join(answer_commands(requirement, key))) if is_pending(requirement) else None,
     )
+
+
+def _question_markup(question: feedback.Question, limit: int) -> Markup:
+    """Render a question with its options, whose numbers are answers, too."""
+    options = []
+    for option in question.options:
+        description = join(" — ", render_text(option.description, limit)) if option.description else None
+        options.append(tag("li", tag("strong", render_text(option.label, limit)), description))
+    hint = tag("p", "Several can be chosen.") if question.is_multiple else None
+    header = join(tag("strong", isolate(question.header)), ": ") if question.header else None
+    return join(tag("div", header, render_text(question.text, limit)), tag("ol", *options) if options else None, hint)
 
 
 def sentences_text(sentences: Sequence[str]) -> str:

@@ -6,21 +6,39 @@ are columns like any other's. A workflow that paused or failed resumes at that s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self, Unpack, overload
 
 from kern_nb.errors import BadUsage
+from kern_nb.extra_keys import ADDITIONAL_DATA
+from kern_nb.runtime.session_access import require_dict
 from kern_nb.runtime.session_owner import SessionOwner
 from kern_nb.runtime.unsupported import refuse_unsupported
-from kern_nb.runtime.workflow_nodes import build_steps, node_title
+from kern_nb.runtime.workflow_nodes import build_steps, first_executor
 
 if TYPE_CHECKING:
+    from pydantic import BaseModel
+
     from kern_nb.db import SessionStore
     from kern_nb.records import Run, SessionType
+    from kern_nb.runtime.context import RunContext
+    from kern_nb.runtime.run_modes import RunFunction
+    from kern_nb.runtime.run_options import AsyncStream, Stream, WorkflowResumeOptions, WorkflowRunOptions
     from kern_nb.runtime.summaries import SessionSummaryManager
 
 __all__ = ["Workflow"]
+
+
+_EXCHANGE = ("user", "assistant")
+
+
+class WorkflowExchange(NamedTuple):
+    """The input and output of a workflow's run."""
+
+    input: Any
+    output: Any
 
 
 class Workflow(SessionOwner):
@@ -40,7 +58,9 @@ class Workflow(SessionOwner):
     The ``output`` of its run is that of the last step.
 
     Args:
-        steps: Agents, teams, functions of a `StepInput`, `Step`, `Parallel`, `Condition`, `Loop`, or lists of these.
+        steps: Agents, teams, functions of a `StepInput`, `Step`, `Parallel`, `Condition`, `Router`, `Loop`, or lists of
+            these. Or one function, whose parameters ``workflow``, ``execution_input``, ``session_state`` and
+            ``run_context`` are filled in.
         db: The store, or its path or URL; where None, the attached store, else one in memory.
         session_id: The default session; where None, the first run creates one.
         user_id: The default owner of its sessions.
@@ -51,18 +71,34 @@ class Workflow(SessionOwner):
         timeout_s: The maximum duration of a run in seconds.
         enable_session_summaries: Update a summary of the session after each run, without a delay of the output.
         session_summary_manager: Writes the summaries, with its own model and prompt; it also enables them.
+        model: That of titles and summaries; where None, titles are written by the model of the first agent.
+        description: What it is for.
+        metadata: Stored as the metadata of its new sessions.
+        input_schema: A pydantic model: an input is validated, and steps have an instance of it as ``input``.
+        add_workflow_history_to_steps: Tell agents the inputs and outputs of the session's earlier runs.
+        num_history_runs: The number of latest runs that they are told.
+        cache_session: Keep a session in memory once it was read, until this workflow changes it; changes by others are
+            not seen.
+        stream: Whether runs return an iterator of events, unless the run says; `print_response` prints them as they
+            come.
+        stream_events: Whether streams also have the finer events, those of steps among them, unless the run says.
+        stream_executor_events: Whether streams have the events of the agents and teams that are steps.
+        store_events: Store the events of a run with it: ``run.events``.
+        events_to_skip: Events that are not stored: values of `kern_nb.run.workflow.WorkflowRunEvent`; those of an
+            answer's parts where None.
 
     Raises:
-        BadUsage: there are no steps, an item is not a step, or two parallel steps have the same name.
+        BadUsage: there are no steps, or a parameter is not valid.
     """
 
     session_type: ClassVar[SessionType] = "workflow"
     _engine_module: ClassVar[str] = "kern_nb.runtime.workflow_engine"
+    _members_argument: ClassVar[str] = "stream_executor_events"
 
     @refuse_unsupported
     def __init__(
         self,
-        steps: Sequence[Any] = (),
+        steps: Any = (),
         *,
         db: SessionStore | str | Path | None = None,
         session_id: str | None = None,
@@ -74,11 +110,31 @@ class Workflow(SessionOwner):
         timeout_s: float | None = None,
         enable_session_summaries: bool = False,
         session_summary_manager: SessionSummaryManager | None = None,
+        model: Any = None,
+        description: str | None = None,
+        metadata: dict[str, Any] | None = None,
+        input_schema: type[BaseModel] | None = None,
+        add_workflow_history_to_steps: bool = False,
+        num_history_runs: int = 3,
+        cache_session: bool = False,
+        stream: bool | None = None,
+        stream_events: bool | None = None,
+        stream_executor_events: bool = True,
+        store_events: bool = False,
+        events_to_skip: Sequence[Any] | None = None,
     ) -> None:
         super().__init__(locals())
         if not steps:
             raise BadUsage("A workflow needs steps.", "Workflow(steps=[agent, function, ...], ...)")
         self.steps = build_steps(steps)
+        self.model = model
+        self.description = description
+        if input_schema is not None and not hasattr(input_schema, "model_validate"):
+            message = f"input_schema must be a pydantic model, got {input_schema!r}."
+            raise BadUsage(message, "class Request(BaseModel): ...; Workflow(input_schema=Request)")
+        self.input_schema = input_schema
+        self.add_workflow_history_to_steps = add_workflow_history_to_steps
+        self.num_history_runs = num_history_runs
         self._keeps_summaries = enable_session_summaries or session_summary_manager is not None
 
     _reinitialize: ClassVar[Callable[..., None]] = __init__
@@ -95,11 +151,156 @@ class Workflow(SessionOwner):
         return super().variant(**changes)
 
     def _parameters(self) -> dict[str, Any]:
-        return super()._parameters() | {"steps": list(self.steps.steps)}
+        return super()._parameters() | {"steps": self.steps}
 
     def _configuration(self) -> dict[str, Any]:
-        return {"steps": [node_title(step) for step in self.steps.steps]}
+        description = {"description": self.description} if self.description else {}
+        return {"steps": [step.title for step in self.steps.steps], **description}
 
+    def _title_model(self) -> Any:
+        agent = None if self.model is not None else first_executor(self.steps, "model")
+        return self.model if agent is None else agent.model
+
+    # Running ----------------------------------------------------------------------------------------------------------
+
+    @overload
+    def run(
+        self, input: Any = None, *, stream: Literal[False] | None = None, **options: Unpack[WorkflowRunOptions]
+    ) -> Run: ...
+    @overload
+    def run(self, input: Any = None, *, stream: Literal[True], **options: Unpack[WorkflowRunOptions]) -> Stream: ...
+    def run(
+        self,
+        input: Any = None,
+        *,
+        session_id: str | None = None,
+        user_id: str | None = None,
+        session_state: dict[str, Any] | None = None,
+        additional_data: dict[str, Any] | None = None,
+        stream: bool | None = None,
+        stream_events: bool | None = None,
+        yield_run_output: bool = False,
+    ) -> Run | Stream:
+        """Run synchronously; see `arun`. Also works inside a running event loop, like that of a notebook's cell."""
+        work = self._start(input, session_id, user_id, session_state, additional_data=additional_data)
+        return self._run_sync(work, self._options(stream=stream, details=stream_events, yield_run=yield_run_output))
+
+    @overload
+    def arun(
+        self, input: Any = None, *, stream: Literal[False] | None = None, **options: Unpack[WorkflowRunOptions]
+    ) -> Coroutine[Any, Any, Run]: ...
+    @overload
+    def arun(
+        self, input: Any = None, *, stream: Literal[True], **options: Unpack[WorkflowRunOptions]
+    ) -> AsyncStream: ...
+    def arun(
+        self,
+        input: Any = None,
+        *,
+        session_id: str | None = None,
+        user_id: str | None = None,
+        session_state: dict[str, Any] | None = None,
+        additional_data: dict[str, Any] | None = None,
+        stream: bool | None = None,
+        stream_events: bool | None = None,
+        yield_run_output: bool = False,
+    ) -> Coroutine[Any, Any, Run] | AsyncStream:
+        """Run on an input. Every step is stored as it ends.
+
+        Args:
+            input: A text, or any other value, which becomes JSON; with ``input_schema``, what fits it.
+            session_id: The session; the workflow's own where None, and a new one where it has none.
+            user_id: The owner of the session; the workflow's default where None.
+            session_state: State that takes precedence over the stored one.
+            additional_data: What functions find in `StepInput.additional_data`, stored with the run.
+            stream: Return an iterator of events; the default of the constructor where None.
+            stream_events: Also the finer events, those of steps among them.
+            yield_run_output: Yield the run after the last event.
+
+        Returns:
+            The run as stored; its status is PAUSED if it has pending requirements.
+
+        Raises:
+            BadUsage: the input does not fit the ``input_schema``; nothing is stored.
+            RunFailed: the run ended with an error, and is stored with it.
+            OwnerMismatch: the session belongs to another user; nothing is stored.
+        """
+        work = self._start(input, session_id, user_id, session_state, additional_data=additional_data)
+        return self._run_async(work, self._options(stream=stream, details=stream_events, yield_run=yield_run_output))
+
+    def print_response(
+        self,
+        input: Any = None,
+        *,
+        session_id: str | None = None,
+        user_id: str | None = None,
+        session_state: dict[str, Any] | None = None,
+        additional_data: dict[str, Any] | None = None,
+        stream: bool | None = None,
+    ) -> None:
+        """Run, and print the response into the cell, or on the terminal. Parameters as for `arun`."""
+        work = self._start(input, session_id, user_id, session_state, additional_data=additional_data)
+        self._print(work, stream=stream)
+
+    async def aprint_response(
+        self,
+        input: Any = None,
+        *,
+        session_id: str | None = None,
+        user_id: str | None = None,
+        session_state: dict[str, Any] | None = None,
+        additional_data: dict[str, Any] | None = None,
+        stream: bool | None = None,
+    ) -> None:
+        """Do `print_response` asynchronously."""
+        work = self._start(input, session_id, user_id, session_state, additional_data=additional_data)
+        await self._aprint(work, stream=stream)
+
+    def _prepare_run(
+        self,
+        input: Any,
+        session_id: str,
+        user_id: str | None,
+        extra: dict[str, Any],
+        session_state: dict[str, Any] | None = None,
+        parent: RunContext | None = None,
+        **options: Any,
+    ) -> RunFunction:
+        additional = require_dict("additional_data", options.pop("additional_data", None))
+        if additional:
+            from kern_nb.interop.media import plain_value
+
+            extra = extra | {ADDITIONAL_DATA: plain_value(additional)}
+        return super()._prepare_run(input, session_id, user_id, extra, session_state, parent, **options)
+
+    def _build_prompt(self, input: Any) -> Any:
+        return self.load_input(input)
+
+    def load_input(self, input: Any) -> Any:
+        """Return an input as its steps have it: with an ``input_schema``, an instance of it.
+
+        Raises:
+            BadUsage: it does not fit.
+        """
+        schema = self.input_schema
+        if schema is None or isinstance(input, schema):
+            return input
+        from pydantic import ValidationError
+
+        try:
+            return schema.model_validate_json(input) if isinstance(input, str) else schema.model_validate(input)
+        except ValidationError as error:
+            message = f"The input does not fit {schema.__name__}: {error}"
+            raise BadUsage(message, f"Pass an instance of {schema.__name__}, or a dict with its fields.") from None
+
+    @overload
+    def continue_run(
+        self, run_id: str | int | Run, *, stream: Literal[False] | None = None, **options: Unpack[WorkflowResumeOptions]
+    ) -> Run: ...
+    @overload
+    def continue_run(
+        self, run_id: str | int | Run, *, stream: Literal[True], **options: Unpack[WorkflowResumeOptions]
+    ) -> Stream: ...
     def continue_run(
         self,
         run_id: str | int | Run,
@@ -107,19 +308,33 @@ class Workflow(SessionOwner):
         session_id: str | None = None,
         user_id: str | None = None,
         rerun_interrupted: bool = False,
-    ) -> Run:
+        stream: bool | None = None,
+        stream_events: bool | None = None,
+        yield_run_output: bool = False,
+    ) -> Run | Stream:
         """Continue a run synchronously; see `acontinue_run`."""
-        options: dict[str, Any] = {"user_id": user_id, "rerun_interrupted": rerun_interrupted}
-        return self._run_sync(lambda emit: self._resume_run(run_id, session_id, emit, **options))
+        work = self._resume(run_id, session_id, user_id, rerun_interrupted=rerun_interrupted)
+        return self._run_sync(work, self._options(stream=stream, details=stream_events, yield_run=yield_run_output))
 
-    async def acontinue_run(
+    @overload
+    def acontinue_run(
+        self, run_id: str | int | Run, *, stream: Literal[False] | None = None, **options: Unpack[WorkflowResumeOptions]
+    ) -> Coroutine[Any, Any, Run]: ...
+    @overload
+    def acontinue_run(
+        self, run_id: str | int | Run, *, stream: Literal[True], **options: Unpack[WorkflowResumeOptions]
+    ) -> AsyncStream: ...
+    def acontinue_run(
         self,
         run_id: str | int | Run,
         *,
         session_id: str | None = None,
         user_id: str | None = None,
         rerun_interrupted: bool = False,
-    ) -> Run:
+        stream: bool | None = None,
+        stream_events: bool | None = None,
+        yield_run_output: bool = False,
+    ) -> Coroutine[Any, Any, Run] | AsyncStream:
         """Continue a run at the step where it paused, failed or was interrupted; completed steps do not run again.
 
         The steps must be those of its start: a completed step whose name has changed is refused.
@@ -129,6 +344,9 @@ class Workflow(SessionOwner):
             session_id: Its session.
             user_id: The owner of the session; the workflow's own user where None.
             rerun_interrupted: Whether a function that was interrupted, and may have taken effect, runs again.
+            stream: Return an iterator of events, as `arun` does; likewise the next two.
+            stream_events: Also the finer events.
+            yield_run_output: Yield the run after the last event.
 
         Raises:
             StillWaiting: requirements are pending.
@@ -136,8 +354,35 @@ class Workflow(SessionOwner):
             RunClosed: it has ended.
             RunFailed: it ended with an error.
         """
-        options: dict[str, Any] = {"user_id": user_id, "rerun_interrupted": rerun_interrupted}
-        return await self._run_async(lambda emit: self._resume_run(run_id, session_id, emit, **options))
+        work = self._resume(run_id, session_id, user_id, rerun_interrupted=rerun_interrupted)
+        return self._run_async(work, self._options(stream=stream, details=stream_events, yield_run=yield_run_output))
+
+    def get_chat_history(
+        self,
+        session_id: str | None = None,
+        last_n_runs: int | None = None,
+        *,
+        last_runs: int | None = None,
+        user_id: str | None = None,
+    ) -> list[WorkflowExchange]:
+        """Return the input and output of a session's runs, inherited ones included.
+
+        Args:
+            session_id: The session; the own session where None.
+            last_n_runs: Only so many of the latest runs.
+            last_runs: Another name of ``last_n_runs``.
+            user_id: The owner of the session.
+
+        Raises:
+            SessionNotFound: there is no such session of the user.
+        """
+        messages = self.store.chat_history(
+            self._require_session_id(session_id),
+            last_runs=last_runs if last_n_runs is None else last_n_runs,
+            user_id=self._user(user_id),
+        )
+        exchanges = (pair for pair in pairwise(messages) if tuple(message.role for message in pair) == _EXCHANGE)
+        return [WorkflowExchange(a.content, b.content) for a, b in exchanges if a.content and b.content]
 
     def steps_of(self, run_id: str) -> list[Run]:
         """Return the runs of the steps of a run, in order; ``extra["step"]`` is the step's name."""

@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from pausing_agents import by_turn
+from run_state_keys import without_run_keys
 
 from kern_nb.agent import Agent, RunContext, tool
 from kern_nb.db import SessionStore, open_store
 from kern_nb.models.scripted import call
 from kern_nb.team import Team
-from kern_nb.workflow import StepInput, Workflow
+from kern_nb.workflow import Condition, Loop, Router, Step, StepInput, Workflow
 
 DELEGATE = "delegate_task_to_member"
 
@@ -46,7 +47,7 @@ class Noted:
 
     def see(self, run_context: RunContext) -> dict:
         """Look at the state."""
-        return dict(run_context.session_state)
+        return without_run_keys(run_context.session_state)
 
     async def send(self, to: str, session_state: dict) -> str:
         """Send."""
@@ -65,9 +66,14 @@ class Noted:
         self._happened("step die")
         return f"{given.previous_step_content}, alive"
 
+    def select(self, given: StepInput) -> str:
+        """Select a step of a router."""
+        self._happened("select")
+        return "die"
+
     def step_see(self, given: StepInput) -> Any:
         """A step that looks at the state."""
-        return {"before": given.previous_step_content, "state": dict(given.session_state)}
+        return {"before": given.previous_step_content, "state": without_run_keys(given.session_state)}
 
 
 def made(kind: str, store: SessionStore, effects: Path) -> Any:
@@ -82,7 +88,13 @@ def made(kind: str, store: SessionStore, effects: Path) -> Any:
     if kind == "team":
         leader = by_turn(call(DELEGATE, member_id="ann", task="write"), call("see"), "led")
         return Team([ann], leader, tools=[noted.see], **options)
-    middle = {"workflow": ann, "function": noted.step_die, "inner": Workflow([noted.step_die], name="Inner")}[kind]
+    router = Router([Step(noted.step_die, name="die"), noted.step_see], noted.select, requires_output_review=True)
+    middle = {
+        "workflow": ann,
+        "function": noted.step_die,
+        "inner": Workflow([noted.step_die], name="Inner"),
+        "nodes": Loop([Condition(True, [router])], max_iterations=1),
+    }[kind]
     return Workflow([noted.step_put, middle, noted.step_see], **options)
 
 

@@ -44,7 +44,8 @@ def test_run_pauses_for_confirmation(store):
     assert (one.run_id, one.session_id, one.tool_call_id) == (run.run_id, "chat", run.tool_calls[0].tool_call_id)
     assert store.requirements() == [one]
     assert [(r.status, r.requirements) for r in agent.get_session().runs] == [("PAUSED", [one])]
-    assert agent.get_chat_history() == []
+    assert said(agent.get_chat_history()) == [("user", "write to bob"), ("assistant", ["send"])]
+    assert store.history("chat") == []
 
 
 @pytest.mark.every_engine
@@ -63,7 +64,7 @@ def test_approved_tool_runs_once(store):
     assert said(heard[-1]) == exchange
     assert calls(done) == [("send", "completed", "sent 1 to bob")]
     assert [(one.approved, one.resolved_by) for one in done.requirements] == [(True, "carol")]
-    assert said(agent.get_chat_history()) == said(done)
+    assert said(agent.get_chat_history(tool_messages=True)) == said(done)
 
 
 def test_edited_arguments_are_used(store):

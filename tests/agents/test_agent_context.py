@@ -27,10 +27,11 @@ def test_system_message_has_description_instructions_and_state(db):
     run = agent.run("b")
 
     first, second = model.instructions(0), model.instructions(1)
-    assert first.startswith("You are a clerk.\n\nBe brief.\n\n")
+    assert first.startswith("You are a clerk.\nBe brief.\n\n")
     assert "Markdown" in first
-    assert first.endswith("<session_state>\n{'items': []}\n</session_state>")
-    assert second.endswith("<session_state>\n{'items': ['milk']}\n</session_state>")
+    ids = f"'current_session_id': '{agent.session_id}', 'current_run_id': '{run.run_id}'"
+    assert "<session_state>\n{'items': [], " in first
+    assert second.endswith(f"<session_state>\n{{'items': ['milk'], {ids}}}\n</session_state>")
     assert run.messages[0].content == second
 
 

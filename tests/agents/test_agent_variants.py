@@ -56,8 +56,13 @@ def every_parameter(db):
         "store_history_messages": True,
         "cache_session": True,
         "overwrite_db_session_state": True,
+        "stream": False,
+        "stream_events": True,
+        "store_events": True,
+        "events_to_skip": ["RunStarted"],
         "timeout_s": 5,
         "max_requests": 6,
+        "resolve_in_context": False,
     }
 
 

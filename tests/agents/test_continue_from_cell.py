@@ -93,3 +93,12 @@ def test_continue_failed_workflow_by_reference(store, variables):
 
     assert resume.continue_run("chat/0").output == "inab"
     assert pipeline.ran == ["a", "b", "b"]
+
+
+def test_continue_streaming_agent(store, variables):
+    """Who streams by default returns the run here, too."""
+    boss = writer("Ann", [], "x", db=store, session_id="chat", stream=True)
+    *_, event = boss.run("in")
+    variables["boss"] = boss
+    store.resolve(event.requirements[0].requirement_id, approve=True)
+    assert resume.continue_run("chat/0").output == "Ann is done"

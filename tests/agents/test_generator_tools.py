@@ -340,7 +340,7 @@ def test_generators_as_instructions(db, kind):
 
     model = RecordingModel(["ok"])
     Agent(model, db=db, instructions={"async": in_loop, "sync": in_thread, "coroutine": returned}[kind]).run("go")
-    assert model.instructions() == "Be kind.\nBe brief."
+    assert model.instructions() == "- Be kind.\n- Be brief."
 
 
 def test_instructions_generator_must_yield_text(db):

@@ -69,10 +69,10 @@ def test_history_copies_are_not_repeated(db):
     talk(db, keeps=True)
     agent = Agent(RecordingModel(), db=db, session_id="chat")
 
-    assert [m.role for m in agent.get_chat_history()] == ONE_RUN * 3
-    assert [m.role for m in agent.get_chat_history(last_runs=1)] == ONE_RUN
+    assert [m.role for m in agent.get_chat_history(tool_messages=True)] == ONE_RUN * 3
+    assert [m.role for m in agent.get_chat_history(last_runs=1, tool_messages=True)] == ONE_RUN
     db.branch("chat", after=1, new_session_id="fork")
-    assert [m.role for m in agent.get_chat_history("fork")] == ONE_RUN * 2
+    assert [m.role for m in agent.get_chat_history("fork", tool_messages=True)] == ONE_RUN * 2
     model = RecordingModel()
     Agent(model, db=db, session_id="fork", add_history_to_context=True, store_history_messages=True).run("q3")
     assert [line for line in said(model.told[-1]) if line[0] == "user"] == [("user", q) for q in ("q0", "q1", "q3")]

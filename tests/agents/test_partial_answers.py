@@ -103,7 +103,7 @@ def test_stopped_answer_is_stored(store):
 
     (run,) = store.get_session("chat").runs
     assert (run.status, said(run)[-1]) == ("CANCELLED", PARTIAL)
-    assert "".join(getattr(event, "delta", "") for event in told) == "Once upon a "
+    assert "".join(event.content for event in told if event.event == "RunContent") == "Once upon a "
 
 
 def test_answer_of_failing_model_is_stored(store):

@@ -6,6 +6,7 @@ import threading
 
 import pytest
 from pausing_agents import by_turn, calls, clerk, requirement_id, results, said, sender
+from run_state_keys import without_run_keys
 
 from kern_nb.agent import Agent, tool
 from kern_nb.db import SqliteDb
@@ -28,7 +29,7 @@ def counter(seen):
 
     def count(session_state: dict) -> int:
         """Count."""
-        seen.append(dict(session_state))
+        seen.append(without_run_keys(session_state))
         session_state["count"] = session_state.get("count", 0) + 1
         return session_state["count"]
 

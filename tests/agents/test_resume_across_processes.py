@@ -143,3 +143,15 @@ def test_killed_function_step_needs_rerun_interrupted(sqlite, effects, tmp_path,
     assert sqlite.get_session("chat").session_state == {"step": True}
     tries = [run.status for run in sqlite.get_session("chat").runs if run.extra.get("step") == "step_die"]
     assert tries == ["INTERRUPTED", "COMPLETED"]
+
+
+def test_killed_step_within_nodes(sqlite, effects, tmp_path):
+    """What a router selected is stored; its review is answered once, and the run goes on in another process."""
+    elsewhere(str(tmp_path / "s.db"), "nodes", "run", effects, die="step die")
+    run = made("nodes", sqlite, effects).continue_run("chat/0", rerun_interrupted=True)
+    assert (run.status, run.requirements[0].args) == ("PAUSED", {"output": "put, alive"})
+    sqlite.resolve("chat/0", args={"output": "edited"})
+    done = elsewhere(str(tmp_path / "s.db"), "nodes", "continue", effects)
+
+    assert (done["status"], done["output"]) == ("COMPLETED", {"before": "edited", "state": {"step": True}})
+    assert lines(effects) == ["step put", "select", "step die", "step die"]

@@ -8,6 +8,7 @@ from decimal import Decimal
 
 import pytest
 from recording_models import RecordingModel, calls, calls_once, results
+from run_state_keys import without_run_keys
 
 from kern_nb import Agent
 from kern_nb.agent import RunContext, tool
@@ -16,8 +17,8 @@ from kern_nb.models.scripted import ScriptedModel, call
 
 
 def look(session_state: dict) -> dict:
-    """The state, as a tool sees it."""
-    return dict(session_state)
+    """The stored keys of the state, as a tool sees it."""
+    return without_run_keys(session_state)
 
 
 def seen(db, *, default=None, given=None, session_id="chat", **options):
@@ -65,12 +66,12 @@ def test_state_precedence_on_every_engine(store):
 
 
 def test_overwrite_db_session_state(db):
-    """overwrite_db_session_state: the agent's own, and what the run is given, replace what is stored."""
+    """overwrite_db_session_state: what the run is given, or else the agent's own, replaces what is stored."""
     db.update_session_state("chat", {"n": 5, "old": True})
 
     overwriting = {"overwrite_db_session_state": True}
-    assert seen(db, default={"n": 1}, given={"m": 2}, **overwriting) == {"n": 1, "m": 2}
-    assert db.get_session("chat").session_state == {"n": 1, "m": 2}
+    assert seen(db, default={"n": 1}, given={"m": 2}, **overwriting) == {"m": 2}
+    assert db.get_session("chat").session_state == {"m": 2}
     assert seen(db, default={"n": 1}, **overwriting) == {"n": 1}
     assert seen(db, given={"k": 3}, **overwriting) == {"k": 3}
 

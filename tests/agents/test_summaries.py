@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from datetime import UTC, datetime
+from functools import partial
 
 import pytest
 from recording_models import RecordingModel
@@ -181,7 +182,7 @@ def test_get_session_summary_waits(db):
         return next(answers)
 
     summary = RecordingModel(think)
-    agent = summarizing(db, summary)
+    agent = summarizing(db, summary, add_session_summary_to_context=False)
     agent.run("q0")
     agent.run("q1")
     threading.Timer(0.05, may_go_on.set).start()
@@ -206,15 +207,27 @@ def test_summary_is_added_to_context(db):
     assert model.heard() == [("user", "q1")]
 
 
-def test_summary_is_not_added_by_default(db):
-    """Keeping one is one thing, telling it another."""
-    model = RecordingModel()
-    agent = summarizing(db, RecordingModel([ANSWER]), model)
-    agent.run("q0")
-    agent.get_session_summary()
-    agent.run("q1")
+def test_enabled_summaries_are_added_by_default(db):
+    """A manager alone enables them, of agents and teams; the next run waits for one that is being written."""
+    for n, owner in enumerate((Agent, partial(Team, [Agent(RecordingModel(), name="helper")]))):
+        release = threading.Event()
 
-    assert model.instructions() == ""
+        def summarize(_, release=release):
+            release.wait(20)
+            return ANSWER
+
+        for session_id, options in (
+            ("manager", {"session_summary_manager": SessionSummaryManager(RecordingModel(summarize))}),
+            ("enabled", {"enable_session_summaries": True}),
+            ("off", {"enable_session_summaries": True, "add_session_summary_to_context": False}),
+        ):
+            model = RecordingModel(lambda ms: ANSWER if "New messages" in str(ms[-1].content) else "hi")
+            agent = owner(model=model, db=db, session_id=f"{session_id} {n}", **options)
+            agent.run("q0")
+            threading.Timer(0.1, release.set).start()
+            agent.run("q1")
+            last = next(at for at, messages in enumerate(model.told) if messages[-1].content == "q1")
+            assert ("They met." in model.instructions(last)) == (session_id != "off")
 
 
 def test_failing_summary_keeps_run_and_old_summary(db, caplog):

@@ -85,7 +85,12 @@ def test_condition_without_else(store):
 @pytest.mark.parametrize(("most", "output"), [(5, "inaaa"), (2, "inaa"), (3, "inaaa")])
 def test_loop_ends_at_condition(store, most, output):
     """Or after so many rounds; each round is given what the one before gave, each step of each round is a run."""
-    loop = Loop([adds("a")], lambda given: given.previous_step_content.count("a") == 3, max_iterations=most)
+    loop = Loop(
+        [adds("a")],
+        lambda given: given.previous_step_content.count("a") == 3,
+        max_iterations=most,
+        forward_iteration_output=True,
+    )
     flow = workflow(store, loop)
     run = flow.run("in")
 

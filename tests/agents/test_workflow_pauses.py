@@ -171,7 +171,7 @@ def test_each_loop_iteration_pauses(pipeline):
         decided.append(given.previous_step_content)
         return given.previous_step_content == "inaaa"
 
-    made = [Loop([pipeline.asks("a")], enough, max_iterations=9), pipeline.adds("z")]
+    made = [Loop([pipeline.asks("a")], enough, max_iterations=9, forward_iteration_output=True), pipeline.adds("z")]
     run = pipeline.made(*made).run("in")
     for content in (None, "ina", "inaa"):
         assert run.requirements[-1].args == {"previous_step_content": content}
@@ -200,7 +200,8 @@ def test_condition_result_is_stored(pipeline, first):
 
 def test_nested_steps_pause(pipeline):
     """A step in a condition in a loop in steps at once."""
-    loop = Loop([Condition(lambda _given: True, [Steps([pipeline.asks("a")])])], max_iterations=2)
+    condition = Condition(lambda _given: True, [Steps([pipeline.asks("a")])])
+    loop = Loop([condition], max_iterations=2, forward_iteration_output=True)
     flow = pipeline.made(Parallel(loop, pipeline.asks("p")))
     run = flow.run("in")
     rounds = 0

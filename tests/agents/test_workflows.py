@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import pytest
 from pausing_agents import by_turn, said
 from pydantic import BaseModel
+from run_state_keys import without_run_keys
 from team_members import member, task
 
 from kern_nb.agent import Agent
@@ -19,7 +20,7 @@ from kern_nb.records import Session
 from kern_nb.team import Team
 from kern_nb.text import formatting
 from kern_nb.views.stream import RunStream, stream_html, stream_text
-from kern_nb.workflow import Condition, Loop, Parallel, Step, Workflow
+from kern_nb.workflow import Condition, Loop, Parallel, Router, Step, Workflow
 
 
 @pytest.fixture
@@ -113,27 +114,29 @@ def test_steps_share_state(store):
 
     def put(key):
         def step(given):
-            given.session_state[key] = sorted(given.session_state)
+            given.session_state[key] = sorted(without_run_keys(given.session_state))
 
         return Step(step, name=key)
 
     def note(session_state: dict) -> str:
         """Note it."""
-        session_state["ann"] = sorted(session_state)
+        session_state["ann"] = sorted(without_run_keys(session_state))
         return "noted"
 
-    ann = member("Ann", call("note"), "ann", tools=[note], session_state={"not": "used"})
+    ann = member("Ann", call("note"), "ann", tools=[note], session_state={"of ann": 1})
     flow = workflow(
         store,
         put("first"),
         ann,
-        Condition(lambda given: given.session_state["ann"] == ["first", "start"], [Parallel(put("p"), put("q"))]),
+        Condition(
+            lambda given: given.session_state["ann"] == ["first", "of ann", "start"], [Parallel(put("p"), put("q"))]
+        ),
         session_state={"start": 1},
     )
     run = flow.run("in")
 
     assert run.session_state == flow.get_session_state() == store.get_session("chat").session_state
-    assert set(run.session_state) == {"start", "first", "ann", "p", "q"}
+    assert set(run.session_state) == {"start", "first", "of ann", "ann", "p", "q"}
     again = flow.run("in", session_state={"given": True})
     assert set(again.session_state) == {*run.session_state, "given"}
 
@@ -176,7 +179,7 @@ def test_step_output_is_stored_as_json(store):
     outputs = [gave for _, gave in steps(flow, run)]
     assert outputs[:3] == [{"name": "m"}, {"number": 3}, {"a": [1, None]}]
     assert outputs[5:8] == ["\ud800\x00", None, 0]
-    assert list(seen[0].previous_step_outputs.values()) == outputs[: len(given)]
+    assert [one.content for one in seen[0].previous_step_outputs.values()] == outputs[: len(given)]
 
 
 def test_function_returns_run(store):
@@ -215,17 +218,25 @@ def test_consecutive_workflow_runs(store):
 
 
 @pytest.mark.parametrize(
-    "bad",
+    "steps",
     [
-        *([], [3], ["x"], [None], [Step("x")], [Step(None)], [Agent], [Parallel(print, print)], [[print, {"b"}]]),
-        *([Condition(True, [print])], [Loop([print], True)], [Loop([print], max_iterations=0)]),
+        *(list, lambda: [3], lambda: ["x"], lambda: [None], lambda: [Step("x")], lambda: [Step(None)]),
+        *(lambda: [Agent], lambda: [Parallel(print, print)], lambda: [[print, {"b"}]]),
+        *(lambda: [Condition("input == 1", [print])], lambda: [Condition(1, [print])], lambda: [Loop([print], True)]),
+        *(lambda: [Loop([print], max_iterations=0)], lambda: [Router([print])], lambda: [Router([print], "a == b")]),
+        *(lambda: [Router([print, print], print)], lambda: [Step(print, agent=print)], lambda: [Step(agent=None)]),
+        *(
+            lambda: [Step(print, max_retries=-1)],
+            lambda: [Step(print, on_reject="never")],
+            lambda: Step(print, other=1),
+        ),
+        *(lambda: [Parallel(print, requires_confirmation=True)], lambda: [Loop([print], requires_output_review=True)]),
     ],
-    ids=repr,
 )
-def test_invalid_step_is_rejected(bad):
+def test_invalid_step_is_rejected(steps):
     """Before anything runs."""
     with pytest.raises(BadUsage):
-        Workflow(bad)
+        Workflow(steps())
 
 
 @pytest.mark.parametrize("output", ["roses", {"n": [1]}])

@@ -189,9 +189,43 @@ def test_branch_metrics_include_inherited_runs(store):
     found = by_metric(compare("chat", "b", store=store))
 
     assert found["n_messages"] == (8, 6, -2, None)
-    assert found["input_tokens"] == (60, 40, -20, "b")
-    assert found["cost"] == (1.5, 1.25, -0.25, "b")
+    assert found["input_tokens"] == (60, 40, -20, None)
+    assert found["cost"] == (1.5, 1.25, -0.25, None)
     assert found["n_tool_calls"] == (2, 2, 0, None)
+
+
+def test_shorter_branch_is_neither_better_nor_worse(store):
+    """Its totals are lower because it has fewer runs. With as many, they have a better side; so have scores always."""
+    save(store, "chat", make_run(0), make_run(1), make_run(2))
+    store.branch("chat", after=0, new_session_id="b")
+    store.branch("chat", before=0, new_session_id="new")
+    costly = make_run(3).model_copy(update={"usage": Usage(input_tokens=500, output_tokens=1, cost=9.0)})
+    for name in ("b", "new"):
+        store.append_run(name, costly.model_copy(deep=True, update={"run_id": f"of {name}"}))
+        store.add_score(name, "reward", 1.0)
+    store.add_score("chat", "reward", 0.0)
+    member = Run(parent_run_id="of b", usage=Usage(input_tokens=5, output_tokens=5))
+    store.append_run("b", member)
+
+    for name in ("b", "new"):
+        for comparison, side in ((compare("chat", name, store=store), "b"), (compare(name, "chat", store=store), "a")):
+            better = {metric: row[3] for metric, row in by_metric(comparison).items()}
+            assert better.pop("reward") == side
+            assert set(better.values()) == {None}
+            assert "no verdict" in repr(comparison)
+    runs = compare("chat", "b", store=store).runs
+    assert runs[["a", "b", "shared"]].to_numpy().tolist() == [
+        ["chat/0", "b/0", True],
+        ["chat/1", "b/1", False],
+        ["chat/2", pd.NA, False],
+    ]
+    assert runs["b_total_tokens"].tolist()[:2] == [36.0, 511.0]
+    assert runs["b_total_tokens"].isna().tolist() == [False, False, True]
+
+    store.append_run("b", make_run(4))
+    comparison = compare("chat", "b", store=store)
+    assert by_metric(comparison)["total_tokens"][3] == "a"
+    assert "no verdict" not in repr(comparison)
 
 
 def test_compare_runs(store):
@@ -453,14 +487,17 @@ def test_comparison_is_symmetric(store):
 
 
 def test_detached_branch_has_the_same_metrics(store):
-    """Its copies of what it inherited count with it, as the rows did: tokens, cost and time alike."""
+    """Its copies of what it inherited count with it, as the rows did: tokens, cost and time alike.
+
+    Only the better side of totals is stated of detached sessions, which have no runs in common any more.
+    """
     save(store, "chat", make_run(0), make_run(1))
     store.branch("chat", after=0, new_session_id="branch")
     store.branch("chat", after=0, new_session_id="empty")
     store.append_run("branch", make_run(2))
-    before = by_metric(compare("branch", "empty", store=store))
+    before = {name: row[:3] for name, row in by_metric(compare("branch", "empty", store=store)).items()}
     store.delete_session("chat", detach_branches=True)
-    after = by_metric(compare("branch", "empty", store=store))
+    after = {name: row[:3] for name, row in by_metric(compare("branch", "empty", store=store)).items()}
 
     assert after == before
     assert after["duration_s"][:2] == (3.0, 1.5)

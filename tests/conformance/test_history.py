@@ -244,6 +244,79 @@ def test_history_of_an_empty_session(store):
 
 
 ids = st.sampled_from(["a", "b", "c"])
+
+
+def test_workflow_history_is_inputs_and_outputs(store):
+    """Of completed runs, without those of steps, within the same limits; a branch inherits them."""
+    for n in range(3):
+        top = store.append_run("flow", Run(input=f"in {n}", output={"out": n}, run_type="workflow", workflow_id="w"))
+        store.append_run("flow", a_small_run(f"step {n}", parent_run_id=top.run_id))
+    store.append_run("flow", Run(input="in 3", error="no", status="ERROR", run_type="workflow"))
+    expected = ["in 0", {"out": 0}, "in 1", {"out": 1}, "in 2", {"out": 2}]
+
+    assert message_contents(store.history("flow")) == expected
+    for n in range(7):
+        assert message_contents(store.history("flow", last_messages=n)) == expected[6 - n :]
+    assert message_contents(store.history("flow", last_runs=2)) == expected[2:]
+    assert message_contents(store.history("flow", last_runs=1, last_messages=3)) == expected[4:]
+    assert message_contents(store.history("flow", last_runs=3, last_messages=1)) == expected[5:]
+    assert message_contents(store.chat_history("flow")) == [*expected, "in 3"]
+    assert message_contents(store.chat_history("flow", last_runs=2)) == [*expected[4:], "in 3"]
+    store.branch("flow", after=2, new_session_id="branch")
+    assert message_contents(store.history("branch")) == message_contents(store.chat_history("branch")) == expected[:4]
+
+
+def test_history_of_a_member(store):
+    """The completed runs of one agent or team within other runs, in order, in a branch too."""
+    for n in range(3):
+        top = store.append_run("chat", a_small_run(f"top {n}", team_id="crew", run_type="team"))
+        store.append_run("chat", a_small_run(f"one {n}", parent_run_id=top.run_id, agent_id="one"))
+        inner = a_small_run(f"inner {n}", parent_run_id=top.run_id, team_id="inner", run_type="team")
+        inner = store.append_run("chat", inner)
+        store.append_run("chat", a_small_run(f"two {n}", parent_run_id=inner.run_id, agent_id="two"))
+    store.append_run("chat", a_small_run("failed", parent_run_id=top.run_id, agent_id="one", status="ERROR"))
+    store.append_run("chat", a_small_run("alone", agent_id="one"))
+
+    for member_id in ("one", "inner", "two"):
+        by_run = store.history_by_run("chat", member_id=member_id)
+        assert [m[0].content for m in by_run.values()] == [f"{member_id} {n}" for n in range(3)]
+    last = store.history_by_run("chat", member_id="one", last_messages=3)
+    assert [m.content for messages in last.values() for m in messages] == [
+        "answer to one 1",
+        "one 2",
+        "answer to one 2",
+    ]
+    assert [m[0].content for m in store.history_by_run("chat", member_id="two", last_runs=1).values()] == ["two 2"]
+    store.branch("chat", after=0, new_session_id="branch")
+    assert [m[0].content for m in store.history_by_run("branch", member_id="two").values()] == ["two 0"]
+
+
+def test_chat_history_is_users_and_assistants(store):
+    """Of runs of every status, without instructions, copies and partial messages; results of tools on request."""
+    messages = [
+        text_message("Be brief.", "system"),
+        text_message("old").model_copy(update={"from_history": True}),
+        text_message("question"),
+        call_message("c1"),
+        result_message("c1"),
+        call_message("c2", content="unanswered"),
+        Message(role="assistant", content="broken off", partial=True),
+    ]
+    for status in (*STATUSES, "COMPLETED"):
+        store.append_run("chat", Run(status=status, messages=[m.model_copy(deep=True) for m in messages]))
+    run = store.last_runs("chat", 1)[0]
+    store.append_run("chat", a_small_run("of a member", parent_run_id=run.run_id))
+    expected = ["question", None, "unanswered"]
+
+    assert message_contents(store.chat_history("chat")) == expected * (len(STATUSES) + 1)
+    assert message_contents(store.chat_history("chat", last_runs=1)) == expected
+    with_tools = store.chat_history("chat", last_runs=1, tool_messages=True)
+    assert message_contents(with_tools) == ["question", None, "result of c1", "unanswered"]
+    assert store.chat_history("chat", last_runs=0) == []
+    with pytest.raises(SessionNotFound):
+        store.chat_history("unknown")
+
+
 messages = st.one_of(
     st.builds(text_message, st.just("text"), st.sampled_from(["user", "assistant", "system"])),
     st.builds(lambda found: call_message(*found), st.lists(ids, min_size=1, max_size=2, unique=True)),

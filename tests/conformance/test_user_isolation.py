@@ -51,6 +51,7 @@ READS = {
     "session_runs": (lambda s, u: s.session_runs("of alice", user_id=u), SessionNotFound),
     "history": (lambda s, u: s.history("of alice", user_id=u), SessionNotFound),
     "history_by_run": (lambda s, u: s.history_by_run("of alice", user_id=u), SessionNotFound),
+    "chat_history": (lambda s, u: s.chat_history("of alice", user_id=u), SessionNotFound),
     "unfinished_runs": (lambda s, u: s.unfinished_runs("of alice", upto=9, user_id=u), SessionNotFound),
     "locate": (lambda s, u: s.locate("of alice/0", user_id=u), SessionNotFound),
     "session_family": (lambda s, u: s.session_family("of alice", user_id=u), SessionNotFound),

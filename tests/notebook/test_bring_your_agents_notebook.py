@@ -21,7 +21,7 @@ def runs(tmp_path_factory):
 
 def test_a_second_run_shows_the_same(runs):
     require_quiet(runs, failing=set())
-    assert differing(runs) <= {"run", "resume", "all"}  # with the time of the run
+    assert differing(runs) <= {"run", "approve", "resume", "all"}  # with times and ids
 
 
 def test_the_database_is_read_in_place(runs):
@@ -35,5 +35,10 @@ def test_the_database_is_read_in_place(runs):
 def test_the_paused_run_of_an_attached_agent_is_in_the_inbox_and_completes(runs):
     first = runs[0]
     assert "refund" in text(first, "run")
+    assert "1 bank transfer, 2 voucher" in str(first["run"])
+    assert "1 more pending" in text(first, "approve")
+    assert "%kern continue parcel-lost/0 --agent clerk" in text(first, "answer")
+    assert "COMPLETED" in text(first, "resume")
     assert "I have refunded 12.50" in text(first, "resume")
+    assert "voucher" in str(first["resume"])
     assert "parcel-lost" in text(first, "all")

@@ -14,6 +14,26 @@ RATE = "0c000000-0000-4000-8000-000000000003"
 
 CONFIRM = {"kind": "confirmation", "tool_name": "delete_file", "args": {"path": "x.txt", "times": 2}}
 FILL = {"kind": "user_input", "tool_name": "book", "args": {"seats": 2}, "extra": {"fields": ["city", "date"]}}
+QUESTIONS = [
+    {
+        "question": "Which city?",
+        "header": "City",
+        "options": [{"label": "Rome", "description": "warm"}, {"label": 'St. John\'s, "NL"'}],
+    },
+    {
+        "question": "Which days?",
+        "header": None,
+        "options": [{"label": "Mon", "description": None}, {"label": "2", "description": None}, {"label": "a=b"}],
+        "multi_select": True,
+    },
+    {"question": "Anything else?", "header": "More"},
+]
+FEEDBACK = {
+    "kind": "user_feedback",
+    "tool_name": "ask_user",
+    "args": {"questions": QUESTIONS},
+    "extra": {"questions": QUESTIONS},
+}
 EXTERNAL = {"kind": "external_execution", "tool_name": "rate", "args": {"hotel": "Le Nid"}}
 
 

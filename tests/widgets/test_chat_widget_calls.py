@@ -469,10 +469,10 @@ def test_steps_after_a_view_are_not_repeated():
     """A view states the number of the next step."""
     heard = []
     talk = LiveRun(heard.append, "Hello")
-    from kern_nb.runtime.events import Text
+    from kern_nb.run.agent import RunContentEvent
 
     for n in range(3):
-        talk.emit(Text(f"{n} "))
+        talk.emit(RunContentEvent(content=f"{n} "))
 
     assert talk.view()["next"] == 3
     assert talk.view()["parts"] == [{"kind": "text", "text": "0 1 2 "}]

@@ -102,9 +102,20 @@ class Comparison(DisplayMixin):
         ``metric`` (a column of ``runs_df``, or the name of a score; ``score.cost`` where a column has that name),
         ``a``, ``b``, ``delta`` (b - a), ``delta_pct`` (percent of a), and ``better``: "a", "b" or "neither"; missing
         where the metric has no direction or a value is unknown. Fewer tokens, errors and seconds and less cost are
-        better; so are higher scores. A branch includes what it inherits; tokens and cost are the agent's.
+        better; so are higher scores. A branch includes what it inherits; tokens and cost are the agent's. Between
+        branches with different numbers of runs, totals have no better side: see `runs`.
         """
         return self._stack(lambda pair: pair.metrics)
+
+    @cached_property
+    def runs(self) -> pd.DataFrame:
+        """The top-level runs side by side, by their position.
+
+        ``run`` from 0, ``shared`` (both inherit the same run), the references ``a`` and ``b`` (missing after the end of
+        a side), and for each side ``total_tokens``, ``cost`` and ``duration_s`` (``a_total_tokens``), members' runs
+        included. A run that a branch point cuts is left out.
+        """
+        return self._stack(lambda pair: pair.runs)
 
     @cached_property
     def turns(self) -> pd.DataFrame:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import zip_longest
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
@@ -14,7 +15,7 @@ import pandas as pd
 from kern_nb.analysis.compare.alignment import align
 from kern_nb.analysis.conversation import Conversation, Turn, sort_json
 from kern_nb.analysis.dataframe import build_frame
-from kern_nb.analysis.metrics import better_side, compute_totals, score_metric
+from kern_nb.analysis.metrics import RUN_TOTALS, better_side, compute_run_totals, compute_totals, score_metric
 from kern_nb.db.columns import Kind
 from kern_nb.db.references import Reference
 from kern_nb.display import DisplayMixin
@@ -123,6 +124,7 @@ class Pair:
     def metrics(self) -> pd.DataFrame:
         """The metrics of both; see `Comparison.metrics`."""
         totals_a, totals_b = compute_totals(self.a), compute_totals(self.b)
+        judges_totals = not self.has_unequal_runs
         scores = {score_metric(str(name)) for side in (self.a, self.b) for name in side.scores["name"]}
         rows = []
         for name in dict.fromkeys([*totals_a, *totals_b]):
@@ -131,9 +133,41 @@ class Pair:
                 continue
             delta = None if x is None or y is None else y - x
             percent = None if delta is None or not x else 100 * delta / abs(x)
-            rows.append((name, x, y, delta, percent, better_side(name, delta, delta, is_score=name in scores)))
+            is_score = name in scores
+            better = better_side(name, delta, delta, is_score=is_score) if is_score or judges_totals else None
+            rows.append((name, x, y, delta, percent, better))
         numbers: dict[str, Kind] = dict.fromkeys(("a", "b", "delta", "delta_pct"), "number")
         return build_frame(rows, {"metric": "text", **numbers, "better": "text"})
+
+    @cached_property
+    def has_unequal_runs(self) -> bool:
+        """Whether one is a branch of the other's conversation, and has fewer runs.
+
+        Its totals are then lower whatever its runs are like, so neither side is better; see `runs`.
+        """
+        is_related = self.shared > 0 or _is_branch(self.a, self.b) or _is_branch(self.b, self.a)
+        return is_related and len(compute_run_totals(self.a)) != len(compute_run_totals(self.b))
+
+    @cached_property
+    def runs(self) -> pd.DataFrame:
+        """The aligned runs; see `Comparison.runs`."""
+        is_same_store = _is_same_store(self.a.store, self.b.store)
+        rows = []
+        for n, (a, b) in enumerate(zip_longest(compute_run_totals(self.a), compute_run_totals(self.b))):
+            values = [value for name in RUN_TOTALS for value in (a and a[name], b and b[name])]
+            refs = [
+                run and str(Reference(side.session_id, run["run_index"])) for side, run in ((self.a, a), (self.b, b))
+            ]
+            is_shared = is_same_store and a is not None and b is not None and a["run_id"] == b["run_id"]
+            rows.append((n, is_shared, *refs, *values))
+        kinds: dict[str, Kind] = {"run": "count", "shared": "flag", "a": "text", "b": "text"}
+        return build_frame(rows, kinds | {f"{side}_{name}": "number" for name in RUN_TOTALS for side in "ab"})
+
+
+def _is_branch(side: Conversation, other: Conversation) -> bool:
+    """Whether a side is a branch of the other, of which it may inherit nothing."""
+    parent_id = side.session["parent_session_id"]
+    return isinstance(parent_id, str) and parent_id == other.session_id and _is_same_store(side.store, other.store)
 
 
 def _tool_calls(side: Conversation) -> list[dict[str, Any]]:

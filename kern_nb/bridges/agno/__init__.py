@@ -7,6 +7,7 @@ its members, or a workflow.
 from kern_nb.bridges.agno.attach import attach
 from kern_nb.bridges.agno.database import AgnoDb
 from kern_nb.bridges.agno.others import NotInStore
+from kern_nb.bridges.agno.resume import owner_names, resume
 from kern_nb.bridges.agno.warnings import SaveFailed
 
-__all__ = ["AgnoDb", "NotInStore", "SaveFailed", "attach"]
+__all__ = ["AgnoDb", "NotInStore", "SaveFailed", "attach", "owner_names", "resume"]

@@ -22,6 +22,7 @@ from kern_nb.bridges.agno.others import passes_others_on
 from kern_nb.bridges.agno.runs import RunCache, SessionRuns, read_sessions
 from kern_nb.bridges.agno.warnings import warn_not_saved, warning_of_failure
 from kern_nb.bridges.agno.writes import delete_run, put_runs
+from kern_nb.db import codec
 from kern_nb.db.store import SessionStore
 from kern_nb.errors import SessionNotFound
 from kern_nb.interop.agno import continue_inherited, is_copy, json_value
@@ -66,6 +67,8 @@ class AgnoDb(BaseDb):
         self._cache = RunCache()
         self._forks: dict[str, list[JsonObject]] = {}  # by session: the runs that a new fork of Agno's inherits
         self._absent: set[str] = set()  # sessions that were read and did not exist
+        # By session: the state that was saved last and the one that is stored, if that has changes of others, too.
+        self._merged: dict[str, tuple[JsonObject, JsonObject]] = {}
 
     def __repr__(self) -> str:
         return f"AgnoDb({self.store!r})"
@@ -224,7 +227,13 @@ class AgnoDb(BaseDb):
             record.created_at, record.session_type = None, current.session_type
         if current is None and (source := (record.session_data or {}).get(_FORKED_FROM)) is not None:
             before = self._fork(record, str(source))
+        own = session_io.state_of(record)
         stored = session_io.save(self.store, record, before)
+        state = session_io.state_of(stored)
+        if codec.dumps(own) == codec.dumps(state):
+            self._merged.pop(record.session_id, None)
+        else:
+            self._merged[record.session_id] = (own, state)
         self._absent.discard(record.session_id)
         session_io.remember(session, stored)
         return stored
@@ -345,7 +354,9 @@ class AgnoDb(BaseDb):
             if inherited is not None:
                 continue_inherited(runs[0], self.store.get_run(inherited.run_id), data)
                 runs = runs[:1]  # those inside are in ``data``
-            put_runs(self.store, session_id, runs)
+            own, state = self._merged.get(session_id, (None, None))  # Agno saves the session before its run
+            is_last = own is not None and codec.dumps(own) == codec.dumps(runs[0].session_state)
+            put_runs(self.store, session_id, runs, state_after=state if is_last else None)
 
     def _is_copy(self, data: JsonObject, session_id: str, index: int | None) -> bool:
         """Whether a run is one that a fork of Agno's copies, or an unchanged one that a branch inherits."""

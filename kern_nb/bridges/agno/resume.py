@@ -8,15 +8,47 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from typing import Any
 
 from kern_nb.db.store import SessionStore
 from kern_nb.errors import AlreadyClaimed, RunNotFound
 from kern_nb.interop.agno import answer_of, answers_of_step
+from kern_nb.operations.attachments import require_answers
 from kern_nb.records import UNRESOLVED_STATUSES, Requirement, Run
+from kern_nb.runtime import event_loop
 
 _METHODS = ("continue_run", "acontinue_run")
+
+
+def owner_names(agent: Any) -> Sequence[str | None]:
+    """The id and the name of an agent, team or workflow."""
+    return (agent.id, agent.name)
+
+
+def resume(agent: Any, store: SessionStore, run: Run, **options: Any) -> Run:
+    """Resume a paused run with the answers in the store, and return it as it is stored then.
+
+    Args:
+        agent: The agent, team or workflow.
+        store: The store of the run.
+        run: The run.
+        options: Arguments of Agno's ``acontinue_run``, such as ``dependencies``.
+
+    Raises:
+        StillWaiting: A requirement is pending.
+        AlreadyClaimed: Another caller resumes the run; no tool has run.
+        RunClosed: The run has ended; no tool has run.
+    """
+    require_answers(store, run)
+    if "user_id" in inspect.signature(agent.acontinue_run).parameters:
+        options = {"user_id": run.user_id} | options
+
+    async def work() -> Any:
+        return await agent.acontinue_run(run_id=run.run_id, session_id=run.session_id, stream=False, **options)
+
+    event_loop.run(work)
+    return store.get_run(run.run_id)
 
 
 def guard_resumes(agent: Any, store: SessionStore) -> Callable[[], None]:

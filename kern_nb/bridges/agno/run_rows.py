@@ -13,6 +13,7 @@ from kern_nb.db.column_types import StoredRow
 from kern_nb.db.schema import Tables
 from kern_nb.db.store import SessionStore
 from kern_nb.errors import RunNotFound
+from kern_nb.extra_keys import FRAMEWORK
 from kern_nb.interop.agno import AGNO, from_agno, has_runs, to_agno
 from kern_nb.records import Run, SessionType
 
@@ -47,6 +48,7 @@ def to_records(data: JsonObject, kind: SessionType, user_id: str | None) -> list
     saved_at = time.time_ns() // 1_000
     for run in runs:
         run.internal[AGNO][SAVED_AT] = saved_at
+        run.internal[FRAMEWORK] = "agno"
     return runs
 
 

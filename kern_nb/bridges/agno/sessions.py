@@ -75,6 +75,12 @@ def to_row(record: Session) -> JsonObject:
     return json_value(row)  # type: ignore[no-any-return] # a copy, as the caller may change it
 
 
+def state_of(record: Session) -> JsonObject:
+    """The state in a session's data."""
+    state = (record.session_data or {}).get("session_state")
+    return state if isinstance(state, dict) else {}
+
+
 def save(store: SessionStore, record: Session, base: Session | None) -> Session:
     """Save a session; what others changed since ``base`` stays. None as base: nothing was stored then."""
     new = record.session_data

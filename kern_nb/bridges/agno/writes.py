@@ -3,19 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
-from kern_nb.db.open_runs import update_run
+from sqlalchemy.engine import Connection
+
+from kern_nb.db.open_runs import set_internal, update_run
 from kern_nb.db.store import SessionStore
 from kern_nb.errors import RunNotFound
+from kern_nb.extra_keys import STATE_AFTER
 from kern_nb.interop.agno import has_runs, is_nested
 from kern_nb.records import Run
 
 
-def put_runs(store: SessionStore, session_id: str, runs: Sequence[Run]) -> None:
-    """Store a run and the runs inside it, or replace them. A run that is no longer inside is deleted."""
+def put_runs(
+    store: SessionStore, session_id: str, runs: Sequence[Run], *, state_after: dict[str, Any] | None = None
+) -> None:
+    """Store a run and the runs inside it, or replace them. A run that is no longer inside is deleted.
+
+    Args:
+        store: The store.
+        session_id: The session.
+        runs: The run, then those inside it.
+        state_after: The session's state after the run, with which a branch starts, if others changed it, too.
+    """
     run, *inside = runs
     with store.transaction():
-        _put_run(store, session_id, run)
+        _put_run(store, session_id, run, state_after)
         if has_runs(run):
             ids = {step.run_id for step in inside}
             for step in runs_inside(store, run.run_id):
@@ -25,12 +38,19 @@ def put_runs(store: SessionStore, session_id: str, runs: Sequence[Run]) -> None:
             _put_run(store, session_id, step)
 
 
-def _put_run(store: SessionStore, session_id: str, run: Run) -> None:
+def _put_run(store: SessionStore, session_id: str, run: Run, state_after: dict[str, Any] | None = None) -> None:
     """Store a run, and its state as it had it: what it changed of the session's, Agno saves with the session."""
     state = run.session_state
     store.put_run(session_id, run.model_copy(update={"session_state": None}), user_id=run.user_id)
-    if state is not None:
-        store.write(lambda connection: update_run(connection, store, run.run_id, session_state=state))
+    if state is None:
+        return
+
+    def write(connection: Connection) -> None:
+        update_run(connection, store, run.run_id, session_state=state)
+        if state_after is not None:
+            set_internal(connection, store, run.run_id, {STATE_AFTER: state_after})
+
+    store.write(write)
 
 
 def runs_inside(store: SessionStore, run_id: str) -> list[Run]:

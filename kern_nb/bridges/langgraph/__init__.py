@@ -11,8 +11,9 @@ resumes.
 | `values.py` | values as parts that consecutive states share |
 | `recorder.py`, `steps.py`, `runs.py` | where a checkpoint belongs; what it adds; its run |
 | `edits.py`, `pauses.py` | edited messages; interrupts |
+| `invocations.py` | with what a thread was invoked last |
 | `channels.py` | the channels of a state in our terms |
-| `resume.py` | `resume_run`: going on with stored answers |
+| `resume.py` | `resume`, `resume_run`: going on with stored answers |
 | `threads.py` | deleting, copying and pruning threads; going on from a branch |
 """
 
@@ -20,9 +21,9 @@ from kern_nb.errors import MissingExtra
 
 try:
     from kern_nb.bridges.langgraph.attached import attach
-    from kern_nb.bridges.langgraph.resume import resume_run
+    from kern_nb.bridges.langgraph.resume import owner_names, resume, resume_run
     from kern_nb.bridges.langgraph.saver import KernSaver
 except ImportError as error:
     raise MissingExtra(f"LangGraph cannot be imported: {error}.", 'Run pip install -U "kern_nb[langgraph]".') from error
 
-__all__ = ["KernSaver", "attach", "resume_run"]
+__all__ = ["KernSaver", "attach", "owner_names", "resume", "resume_run"]

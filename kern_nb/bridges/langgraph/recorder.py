@@ -38,6 +38,7 @@ class Recorder:
         self.store = store
         self.rows = rows
         self._steps = StepReader(rows)
+        self.agent_id = agent_id
         self._runs = RunWriter(store, rows, agent_id)
         self._unlinked: dict[str, dict[Key, None]] = {}  # by thread: nested checkpoints saved before those around them
 

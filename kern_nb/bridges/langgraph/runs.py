@@ -17,6 +17,7 @@ from kern_nb.db import message_writes, run_writes
 from kern_nb.db.checkpoint_tables import THREAD
 from kern_nb.db.open_runs import merge_session_state, update_run
 from kern_nb.db.process_identity import current_process
+from kern_nb.extra_keys import FRAMEWORK
 from kern_nb.ingest.importer import RECORD_ERRORS
 from kern_nb.ingest.importers.langchain.messages import parse_message, provider_of
 from kern_nb.ingest.importers.langgraph.states import ERROR, INTERRUPT, RESUME
@@ -89,6 +90,7 @@ class RunWriter:
             status="RUNNING",
             extra={THREAD: key.session_id, "checkpoint_id": key.checkpoint_id}
             | ({"checkpoint_ns": key.namespace} if key.namespace else {}),
+            internal={FRAMEWORK: "langgraph"},
         )
         if self.find(connection, run.run_id) is not None:  # of a thread that was deleted and written again
             run = run.model_copy(update={"run_id": Run().run_id})

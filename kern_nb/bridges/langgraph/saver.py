@@ -27,6 +27,7 @@ from langgraph.errors import GraphRecursionError
 from sqlalchemy.engine import Connection
 
 from kern_nb.bridges.langgraph import threads
+from kern_nb.bridges.langgraph.invocations import Invocations
 from kern_nb.bridges.langgraph.recorder import Recorder
 from kern_nb.bridges.langgraph.rows import Checkpoint, Key, Rows, Write
 from kern_nb.bridges.langgraph.values import cut_value
@@ -69,6 +70,7 @@ class KernSaver(BaseCheckpointSaver[Any]):
         self._lock = threading.Lock()
         self._entry_steps: dict[str, int] = {}  # shared with the copies, too
         self._has_tables = [False]  # shared with the copies that LangGraph makes of a saver
+        self.invocations = Invocations()  # shared, too
 
     # Reading --------------------------------------------------------------------------------------------------------
 
@@ -186,6 +188,8 @@ class KernSaver(BaseCheckpointSaver[Any]):
     ) -> RunnableConfig:
         """Store a checkpoint, and what it adds to its run, in one transaction."""
         key = Key(_thread(config), _namespace(config), checkpoint["id"])
+        if not key.namespace:
+            self.invocations.remember(key.session_id, config["configurable"])
         data = {name: self._dump(value, name) for name, value in checkpoint["channel_values"].items()}
         encoded = {name: cut_value(kind, content) for name, (kind, content) in data.items()}
         state = {name: value for name, value in checkpoint.items() if name != "channel_values"}
@@ -273,6 +277,16 @@ class KernSaver(BaseCheckpointSaver[Any]):
             self.store.write(lambda connection: checkpoint_tables.create(connection, self.store))
             self._has_tables[0] = True
         self.store.write(work)
+
+    def latest_metadata(self, thread_id: str) -> dict[str, Any]:
+        """The metadata of the latest checkpoint of a thread."""
+        nothing: dict[str, Any] = {}
+
+        def read(connection: Connection) -> dict[str, Any]:
+            latest = self.rows.get(connection, thread_id, "", None)
+            return nothing if latest is None else dict(latest.metadata)
+
+        return self._read(read, nothing)
 
     def latest_run(self, thread_id: str) -> str | None:
         """The run of the latest checkpoint of a thread."""

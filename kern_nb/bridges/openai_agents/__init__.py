@@ -10,7 +10,8 @@
 """
 
 from kern_nb.bridges.openai_agents.pauses import load_state
+from kern_nb.bridges.openai_agents.resume import owner_names, resume
 from kern_nb.bridges.openai_agents.runner import attach
 from kern_nb.bridges.openai_agents.session import KernSession
 
-__all__ = ["KernSession", "attach", "load_state"]
+__all__ = ["KernSession", "attach", "load_state", "owner_names", "resume"]

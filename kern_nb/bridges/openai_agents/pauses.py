@@ -16,11 +16,13 @@ import sqlalchemy as sa
 from agents.run_state import RunState
 
 from kern_nb import store_registry
+from kern_nb.bridges import run_options
+from kern_nb.bridges.openai_agents.options import describe_options, select_options
 from kern_nb.bridges.openai_agents.recorder import Recording
 from kern_nb.db import codec, mapping, reads, requirements, run_claims
-from kern_nb.db.open_runs import update_run
+from kern_nb.db.open_runs import set_internal
 from kern_nb.errors import BadUsage, RunClosed
-from kern_nb.extra_keys import PAUSE, RESUMED
+from kern_nb.extra_keys import FIXED_ARGS, PAUSE, RESUMED
 from kern_nb.ingest.parsing.values import to_args
 from kern_nb.records import UNRESOLVED_STATUSES, Requirement, Run
 from kern_nb.runtime.event_loop import in_thread
@@ -35,7 +37,8 @@ if TYPE_CHECKING:
     from kern_nb.db import SessionStore
 
 _RESOLVED_BY = "OpenAI Agents SDK"
-_RESUMABLE = ("PAUSED", "ERROR", "CANCELLED")
+_FIXED = "The OpenAI Agents SDK runs a call with the model's arguments only"
+RESUMABLE = ("PAUSED", "ERROR", "CANCELLED")
 
 
 def end(recording: Recording, result: Any) -> None:
@@ -52,7 +55,7 @@ def _pause(recording: Recording, result: Any) -> None:
     store, run_id = recording.store, recording.run_id
     recording.flush(result.new_items)
     state = result.to_state()
-    pause = _describe_state(state)
+    pause = _describe_state(state) | describe_options(recording.options)
 
     def write(connection: Connection) -> None:
         pending = _tree_requirements(connection, store, run_id)
@@ -63,18 +66,11 @@ def _pause(recording: Recording, result: Any) -> None:
             if interruption.call_id not in unanswered
         ]
         run_claims.pause_run(connection, store, run_id, new, usage=recording.usage)
-        _set_internal(connection, store, run_id, **{PAUSE: pause})
+        set_internal(connection, store, run_id, {PAUSE: pause})
 
     store.write(write)
     recording.has_ended = True
-
-
-def _set_internal(connection: Connection, store: SessionStore, run_id: str, **values: Any) -> None:
-    """Set keys of a run's ``internal``; None removes one."""
-    r = store.tables.runs
-    internal = connection.execute(sa.select(r.c.internal).where(r.c.run_id == run_id)).scalar() or {}
-    internal = {key: value for key, value in (internal | values).items() if value is not None}
-    update_run(connection, store, run_id, internal=internal)
+    run_options.remember(run_id, select_options(recording.options) | {"state": state})
 
 
 def _to_requirement(interruption: ToolApprovalItem) -> Requirement:
@@ -84,7 +80,7 @@ def _to_requirement(interruption: ToolApprovalItem) -> Requirement:
         tool_call_id=interruption.call_id,
         tool_name=interruption.name,
         args=args,
-        extra=extra | {"agent": interruption.agent.name},
+        extra=extra | {"agent": interruption.agent.name, FIXED_ARGS: _FIXED},
     )
 
 
@@ -98,14 +94,26 @@ def _describe_state(state: RunState[Any]) -> dict[str, Any]:
         data = state.to_json(context_serializer=lambda _: {})
     except Exception:  # noqa: BLE001 - see above; the SDK raises errors of several kinds
         return {"key": _hash([(item.call_id, item.name, item.arguments) for item in state.get_interruptions()])}
+    return {"key": _key_of(data), "state": data}
+
+
+def _key_of(data: dict[str, Any]) -> str:
+    """The key of a serialized state: of what was said before, whose order of keys changes as the SDK loads it."""
     said: list[Any] = [data.get("original_input"), data.get("trace")]
     said += [(r.get("response_id"), r.get("output")) for r in data.get("model_responses") or ()]
     said += [(item.get("type"), item.get("raw_item")) for item in data.get("generated_items") or ()]
-    return {"key": _hash(said), "state": data}
+    return _hash(said)
 
 
 def _hash(value: Any) -> str:
-    return hashlib.sha256(codec.dumps(value).encode()).hexdigest()[:32]
+    return hashlib.sha256(codec.dumps(_sorted(value)).encode()).hexdigest()[:32]
+
+
+def _sorted(value: Any) -> Any:
+    """A value with the keys of its dicts in order, at every depth."""
+    if isinstance(value, dict):
+        return {key: _sorted(value[key]) for key in sorted(value)}
+    return [_sorted(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def _tree_requirements(connection: Connection, store: SessionStore, run_id: str) -> Sequence[sa.RowMapping]:
@@ -142,7 +150,7 @@ def resume(
         rows = _tree_requirements(connection, store, run_id)
         run = run_claims.claim_run(connection, store, run_id, partly=True)
         resumed = [*before.internal.get(RESUMED, ()), key]
-        _set_internal(connection, store, run_id, **{PAUSE: None, RESUMED: resumed})
+        set_internal(connection, store, run_id, {PAUSE: None, RESUMED: resumed})
         return before, run, rows
 
     claimed = store.write(write)
@@ -174,7 +182,7 @@ def fail(recording: Recording, error: BaseException) -> None:
         r = store.tables.runs
         internal = connection.execute(sa.select(r.c.internal).where(r.c.run_id == run_id)).scalar() or {}
         if pause["key"] not in internal.get(RESUMED, ()):
-            _set_internal(connection, store, run_id, **{PAUSE: pause})
+            set_internal(connection, store, run_id, {PAUSE: pause})
 
     store.write(write)
 
@@ -186,7 +194,7 @@ def _release(recording: Recording) -> bool:
         return False
     recording.store.release_run(before)
     values = {PAUSE: before.internal.get(PAUSE), RESUMED: before.internal.get(RESUMED)}
-    recording.store.write(lambda c: _set_internal(c, recording.store, recording.run_id, **values))
+    recording.store.write(lambda c: set_internal(c, recording.store, recording.run_id, values))
     recording.has_ended = True
     return True
 
@@ -213,7 +221,7 @@ def _answer(
     if row["status"] == "resolved" and row["answer"] is not None:
         raise BadUsage(
             f"Requirement {row['requirement_id']} has other arguments than the call of {row['tool_name']}.",
-            "The OpenAI Agents SDK runs a call with the model's arguments only: reject it with a note instead.",
+            f"{_FIXED}: reject it with a note instead.",
         )
     approved, note = _decision(state, interruption)
     if approved is None or row["run_id"] != run_id:
@@ -264,7 +272,7 @@ async def load_state(agent: Agent[Any], run: str | Run, store: str | SessionStor
     run_id = run if isinstance(run, str) else run.run_id
     stored = await in_thread(lambda: target.get_run(run_id))
     pause = stored.internal.get(PAUSE)
-    if stored.status not in _RESUMABLE or not isinstance(pause, dict) or "state" not in pause:
+    if stored.status not in RESUMABLE or not isinstance(pause, dict) or "state" not in pause:
         raise RunClosed(
             f"Run {run_id} is {stored.status}, and has no state of the OpenAI Agents SDK.", "See %kern inbox."
         )
@@ -294,7 +302,8 @@ def _find_run(
                 break
             pause = (run["internal"] or {}).get(PAUSE) or {}
             is_member = parent is not None and run["parent_run_id"] == parent.run_id
-            if run["status"] in _RESUMABLE and pause.get("key") == key:
+            stored = _key_of(pause["state"]) if isinstance(pause.get("state"), dict) else pause.get("key")
+            if run["status"] in RESUMABLE and stored == key:
                 return current
             if run["status"] == "PAUSED" and is_member:
                 return current

@@ -98,6 +98,7 @@ class Recording:
         before: A resumed run as it was before; None for a new one.
         is_untouched: Whether nothing has happened in it since.
         state: The state with which it was resumed, which the SDK updates; None for a new one.
+        options: The arguments of ``Runner.run``.
     """
 
     def __init__(self, store: SessionStore, run: Run, *, has_memory: bool) -> None:
@@ -110,6 +111,7 @@ class Recording:
         self.before: Run | None = None
         self.is_untouched = True
         self.state: Any = None
+        self.options: dict[str, Any] = {}
         self._has_memory = has_memory
         self._lock = threading.RLock()
         self._drafts: list[_Draft] = []

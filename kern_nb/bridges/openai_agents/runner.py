@@ -29,7 +29,7 @@ from kern_nb.bridges.openai_agents.recorder import (
     run_input,
 )
 from kern_nb.bridges.openai_agents.session import KernSession
-from kern_nb.extra_keys import TOOL_CALL_ID
+from kern_nb.extra_keys import FRAMEWORK, TOOL_CALL_ID
 from kern_nb.runtime.event_loop import in_thread
 from kern_nb.runtime.provenance import current_cell
 
@@ -145,11 +145,12 @@ def _find_target(agent: Any, value: Any, options: dict[str, Any]) -> Callable[[]
     parent = parent if parent is not None and is_nested and session_id == parent.session_id else None
 
     def start() -> Recording:
+        resumed = None
         if isinstance(value, RunState):
             resumed = pauses.resume(store, value, session_id=session_id, parent=parent, has_memory=has_memory)
-            if resumed is not None:
-                return resumed
-        return _start(store, agent, value, options, session_id, parent, has_memory=has_memory)
+        recording = resumed or _start(store, agent, value, options, session_id, parent, has_memory=has_memory)
+        recording.options = options
+        return recording
 
     # Without a session, the memory of a run is what happened in it. That of a nested run is not its parent's.
     has_memory = isinstance(session, KernSession) or parent is not None
@@ -181,7 +182,7 @@ def _start(
     session = options.get("session")
     model, provider = describe_model(agent, config)
     context = options.get("context")
-    internal: dict[str, Any] = {}
+    internal: dict[str, Any] = {FRAMEWORK: "agents"}
     if parent is not None and isinstance(context, ToolContext):
         internal[TOOL_CALL_ID] = context.tool_call_id
     is_state = isinstance(value, RunState)

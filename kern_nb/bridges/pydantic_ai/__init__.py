@@ -13,7 +13,8 @@ Example:
     >>> undo()
 """
 
-from kern_nb.bridges.pydantic_ai.agents import attach, deferred_tool_results
+from kern_nb.bridges.pydantic_ai.agents import attach
 from kern_nb.bridges.pydantic_ai.conversations import KernConversationStore
+from kern_nb.bridges.pydantic_ai.resume import deferred_tool_results, owner_names, resume
 
-__all__ = ["KernConversationStore", "attach", "deferred_tool_results"]
+__all__ = ["KernConversationStore", "attach", "deferred_tool_results", "owner_names", "resume"]

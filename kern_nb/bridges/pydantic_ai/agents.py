@@ -10,12 +10,11 @@ from collections.abc import Callable
 from typing import Any
 
 from pydantic_ai.agent import AbstractAgent
-from pydantic_ai.tools import DeferredToolResults
 
 from kern_nb.bridges.pydantic_ai.recording import RunRecording
+from kern_nb.bridges.pydantic_ai.resume import select_options
 from kern_nb.db.store import SessionStore
 from kern_nb.errors import BadUsage
-from kern_nb.runtime import resume
 
 
 def attach(agent: AbstractAgent[Any, Any], store: SessionStore) -> Callable[[], None]:
@@ -59,40 +58,8 @@ def _recorded(start: Callable[..., Any], store: SessionStore) -> Callable[..., A
     def start_recorded(*args: Any, **kwargs: Any) -> Any:
         capabilities = kwargs.get("capabilities") or ()
         if not any(isinstance(capability, RunRecording) for capability in capabilities):  # a wrapper's run has one
-            capabilities = [*capabilities, RunRecording(store, kwargs.get("deferred_tool_results"))]
+            options = select_options(kwargs)
+            capabilities = [*capabilities, RunRecording(store, kwargs.get("deferred_tool_results"), options)]
         return start(*args, **kwargs | {"capabilities": capabilities})
 
     return start_recorded
-
-
-def deferred_tool_results(store: SessionStore, run_id: str) -> DeferredToolResults:
-    """The answers to a paused run's requirements, which resume it: ``agent.run(deferred_tool_results=...)``.
-
-    Args:
-        store: The store of the run.
-        run_id: The paused run.
-
-    Raises:
-        RunNotFound: There is no such run.
-        BadUsage: A requirement is not resolved, or the run waits for none.
-
-    Example:
-        >>> from kern_nb.db import InMemoryDb
-        >>> from kern_nb.records import Message, Requirement, ToolCall
-        >>> store = InMemoryDb()
-        >>> run = store.start_run("chat", input="Delete a.txt")
-        >>> call = ToolCall(tool_call_id="call_1", tool_name="delete", args={"path": "a.txt"})
-        >>> _ = store.append_messages(run.run_id, [Message(role="assistant", tool_calls=[call])])
-        >>> [ask] = store.pause_run(run.run_id, [Requirement(kind="confirmation", tool_call_id="call_1")])
-        >>> _ = store.resolve(ask.requirement_id, approve=True)
-        >>> deferred_tool_results(store, run.run_id).approvals
-        {'call_1': ToolApproved()}
-    """
-    run = store.get_run(run_id)
-    if pending := [requirement for requirement in run.requirements if requirement.status in ("pending", "claimed")]:
-        message = f"Requirement {pending[0].requirement_id} ({pending[0].tool_name}) of run {run_id} is not resolved."
-        raise BadUsage(message, "Resolve it: store.resolve(...), or %kern approve, reject, answer.")
-    results = resume.build_results(run, {}, {}, has_toolsets=True)
-    if results is None:
-        raise BadUsage(f"Run {run_id} has no pending tool calls.", "Start a new run in its conversation.")
-    return results

@@ -9,10 +9,11 @@ from pydantic_ai.exceptions import ModelRetry, ToolFailed
 from pydantic_ai.messages import ToolReturn
 from pydantic_ai.tools import DeferredToolRequests, DeferredToolResults, ToolApproved, ToolDenied
 
-from kern_nb.db.open_runs import update_run
+from kern_nb.bridges.pydantic_ai.questions import find_questions
+from kern_nb.db.open_runs import set_internal
 from kern_nb.db.store import SessionStore
 from kern_nb.errors import AlreadyResolved
-from kern_nb.extra_keys import RESUMED_AS
+from kern_nb.extra_keys import PAUSE, QUESTIONS, RESUMED_AS
 from kern_nb.interop import media
 from kern_nb.records import UNRESOLVED_STATUSES, Requirement, Run
 from kern_nb.runtime import resume
@@ -22,8 +23,12 @@ def build_requirements(requests: DeferredToolRequests) -> list[Requirement]:
     """Create a requirement for each call that waits for an approval, an answer or a result."""
     requirements = resume.build_requirements(requests, {})
     for requirement in requirements:
-        if requests.kind(requirement.tool_call_id or "") == "question":
-            requirement.kind = "user_input"
+        if requests.kind(requirement.tool_call_id or "") != "question":
+            continue
+        requirement.kind = "user_input"
+        if questions := find_questions(requirement):
+            requirement.kind = "user_feedback"
+            requirement.extra[QUESTIONS] = questions
     return requirements
 
 
@@ -51,8 +56,8 @@ def claim(store: SessionStore, run_id: str, resumed_as: str, results: DeferredTo
                     _answer(store, requirement, _read_answer(results, call_id))
         claimed = store.claim_run(run_id)
         names = [*(claimed.internal.get(RESUMED_AS) or ()), resumed_as]
-        internal = claimed.internal | {RESUMED_AS: names}
-        store.write(lambda connection: update_run(connection, store, run_id, internal=internal))
+        changes = {RESUMED_AS: names, PAUSE: None}
+        store.write(lambda connection: set_internal(connection, store, run_id, changes))
     return claimed
 
 

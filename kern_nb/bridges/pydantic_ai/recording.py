@@ -49,11 +49,18 @@ class RunRecording(AbstractCapability[Any]):
     Args:
         store: The store.
         results: The results with which it resumes a paused run.
+        options: The arguments of the run that one that resumes it requires, too.
     """
 
-    def __init__(self, store: SessionStore, results: DeferredToolResults | None = None) -> None:
+    def __init__(
+        self,
+        store: SessionStore,
+        results: DeferredToolResults | None = None,
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
         self._store = store
         self._results = results
+        self._options = options or {}
         self._writer: RunWriter | None = None
         self._messages: Sequence[pai.ModelMessage] = ()
 
@@ -69,7 +76,7 @@ class RunRecording(AbstractCapability[Any]):
     async def for_run(self, ctx: RunContext[Any]) -> RunRecording:
         """A recording of its own for each run."""
         del ctx
-        return RunRecording(self._store, self._results)
+        return RunRecording(self._store, self._results, self._options)
 
     async def wrap_run(self, ctx: RunContext[Any], *, handler: Any) -> Any:
         """Store how the run ends."""
@@ -97,7 +104,7 @@ class RunRecording(AbstractCapability[Any]):
             raise
         new = self._own(ctx, result.all_messages())
         if isinstance(result.output, DeferredToolRequests):
-            await writer.pause(result.output, new)
+            await writer.pause(result.output, new, result.all_messages(), self._options)
         else:
             await writer.finish(result.output, new)
         return result

@@ -11,13 +11,16 @@ import anyio
 from pydantic_ai import messages as pai
 from pydantic_ai.tools import DeferredToolRequests, DeferredToolResults
 
+from kern_nb.bridges import run_options
 from kern_nb.bridges.pydantic_ai import approvals
 from kern_nb.bridges.pydantic_ai.conversion import PartConverter, history_messages
 from kern_nb.bridges.pydantic_ai.history import find_known_run, inherit
+from kern_nb.bridges.pydantic_ai.resume import describe_pause
 from kern_nb.db.integrity import abandon
+from kern_nb.db.open_runs import set_internal
 from kern_nb.db.store import SessionStore
 from kern_nb.errors import RunExists
-from kern_nb.extra_keys import ARGS, DURATION_S, MODEL_MESSAGE, TOOL_CALL_ID
+from kern_nb.extra_keys import ARGS, DURATION_S, FRAMEWORK, MODEL_MESSAGE, PAUSE, TOOL_CALL_ID
 from kern_nb.interop import media
 from kern_nb.records import Message, Run, RunStatus, Usage
 from kern_nb.runtime.event_loop import in_thread
@@ -152,14 +155,31 @@ class RunWriter:
 
         await self._locked(store)
 
-    async def pause(self, requests: DeferredToolRequests, messages: Sequence[pai.ModelMessage]) -> None:
-        """Store the last messages, and pause the run for the answers to its calls."""
+    async def pause(
+        self,
+        requests: DeferredToolRequests,
+        messages: Sequence[pai.ModelMessage],
+        history: Sequence[pai.ModelMessage],
+        options: Mapping[str, Any],
+    ) -> None:
+        """Store the last messages, and pause the run for the answers to its calls.
+
+        Args:
+            requests: The calls.
+            messages: The messages of the run.
+            history: These, and what its caller passed, which resume it.
+            options: The arguments that resume it, too.
+        """
         values: dict[str, Any] = {"duration_s": self._duration_s()}
 
         def pause() -> None:
             self._append(self._convert(messages), opens=True)
             requirements = approvals.build_requirements(requests)
-            self._store.pause_run(self.run_id, requirements, usage=Usage.total(self._usages), **values)
+            pause = describe_pause(history, options, self._store)
+            with self._store.transaction():
+                self._store.write(lambda c: set_internal(c, self._store, self.run_id, {PAUSE: pause}))
+                self._store.pause_run(self.run_id, requirements, usage=Usage.total(self._usages), **values)
+            run_options.remember(self.run_id, options)
 
         await self._locked(pause)
 
@@ -228,7 +248,7 @@ class RunWriter:
             "model_provider": start.model_provider,
             "parent_run_id": start.parent_run_id,
             "extra": {"metadata": media.plain_value(start.metadata)} if start.metadata else None,
-            "internal": {TOOL_CALL_ID: start.tool_call_id} if start.tool_call_id else None,
+            "internal": {FRAMEWORK: "pydantic_ai"} | ({TOOL_CALL_ID: start.tool_call_id} if start.tool_call_id else {}),
             "messages": [*copies, *messages],
         }
         try:

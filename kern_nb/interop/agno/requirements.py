@@ -111,7 +111,10 @@ def answered_step(data: JsonObject, requirements: Mapping[str, Requirement]) -> 
     """Agno's dict of a step's requirement with the answers that were stored since, by their ids."""
     executor = data.get("executor_requirements")
     if isinstance(executor, list) and executor:
-        with_answers = [answered(r, requirements[r["id"]]) if r.get("id") in requirements else r for r in executor]
+        with_answers = [
+            answered(r, requirements[r["id"]]) if r.get("id") in requirements and not is_answered(r) else r
+            for r in executor
+        ]
         return data | {"executor_requirements": with_answers}
     requirement = requirements.get(str(data.get("step_id") or data.get("step_name") or "step"))
     if requirement is None:
@@ -129,6 +132,11 @@ def answered_step(data: JsonObject, requirements: Mapping[str, Requirement]) -> 
         schema = data.get("user_input_schema")
         result |= {"user_input_schema": [_filled(f, requirement.answer) for f in schema]} if schema else {}
     return result
+
+
+def is_answered(data: JsonObject) -> bool:
+    """Whether Agno's dict of a requirement has its answer."""
+    return requirement_from_agno(data, is_paused=True).status == "resolved"
 
 
 def answered(data: JsonObject, requirement: Requirement) -> JsonObject:

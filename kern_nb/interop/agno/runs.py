@@ -16,6 +16,7 @@ from kern_nb.interop.agno.messages import (
 from kern_nb.interop.agno.requirements import (
     answered,
     answered_step,
+    is_answered,
     requirement_from_agno,
     step_requirements_from_agno,
 )
@@ -305,7 +306,8 @@ def _with_answers(data: JsonObject, requirements: Sequence[Requirement]) -> Json
         return result
     changed, tools = [], {}
     for requirement in data["requirements"]:
-        answer = resolved.get(requirement.get("id"))
+        # Agno saved one with its answer once it had used it: its call is not made again.
+        answer = None if is_answered(requirement) else resolved.get(requirement.get("id"))
         now = requirement if answer is None else answered(requirement, answer)
         changed.append(now)
         if answer is not None:

@@ -63,11 +63,13 @@ VERBS = (
         "Resume a run that paused and whose requirements are resolved, or that was interrupted.",
         _continue,
         arg("ref", "REF", "The run; or its session, if only one run of it is unfinished.", "unfinished_runs"),
-        arg("--agent", "AGENT", "The agent that resumes; by default the agent of this notebook that ran it.", "agents"),
+        arg(
+            "--agent", "AGENT", "The agent that resumes; by default the agent of this notebook that ran it.", "runners"
+        ),
         STORE,
         example="%kern continue chat/2 --agent clerk",
         python='clerk.continue_run(run_id, session_id="chat")',
-        details="The value is the run.",
+        details="The value is the run. Of attached agents of other frameworks, paused runs are resumed.",
     ),
     verb(
         "attach-agent",

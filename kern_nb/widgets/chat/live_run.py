@@ -8,8 +8,11 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from kern_nb.events.base import CallCompleted, CallStarted, Content, Continued, Started
+from kern_nb.events.workflow import StepCompletedEvent, StepStartedEvent
 from kern_nb.records import ToolCall
-from kern_nb.runtime.events import CallEnded, CallStarted, Event, Started, Text
+from kern_nb.runtime.events import Event
+from kern_nb.runtime.printing import call_id
 from kern_nb.text import formatting
 from kern_nb.views.transcript import call_line
 from kern_nb.widgets.base import encode_key
@@ -95,25 +98,32 @@ class LiveRun:
             self._tell({"event": "said", "first": first, "steps": steps})
 
     def _handle(self, event: Event) -> None:
-        if isinstance(event, Started):
-            self.run_id = event.run.run_id
-        elif isinstance(event, Text):
-            self._add_text(event.delta)
-        elif isinstance(event, CallStarted):
-            call = ToolCall(tool_call_id=event.tool_call_id, tool_name=event.tool_name, status="started")
-            call.args = event.args
-            self._calls[event.tool_call_id] = call
-            part = {"kind": "call", **_call_item(call)}
-            self._parts.append(part)
-            self._steps.append(dict(part))
-        elif isinstance(event, CallEnded) and event.tool_call_id in self._calls:
-            call = self._calls[event.tool_call_id]
-            call.status, call.result = "failed" if event.is_error else "completed", event.result
+        if isinstance(event, Started | Continued):
+            self.run_id = event.run_id
+        elif isinstance(event, Content):
+            self._add_text(event.content)
+        elif isinstance(event, CallStarted) and event.tool is not None:
+            self._add_call(event.tool.model_copy())
+        elif isinstance(event, StepStartedEvent):
+            step = ToolCall(tool_call_id=call_id(event), tool_name=event.step_name, args={}, status="started")
+            self._add_call(step)
+        elif isinstance(event, CallCompleted | StepCompletedEvent) and call_id(event) in self._calls:
+            call = self._calls[call_id(event)]
+            if isinstance(event, CallCompleted) and event.tool is not None:
+                call.status, call.result = event.tool.status, event.tool.result
+            else:
+                call.status, call.result = "completed", event.content
             item = _call_item(call)
             for part in self._parts:
                 if part.get("id") == item["id"]:
                     part.update(item)
             self._steps.append({"kind": "ended", **item})
+
+    def _add_call(self, call: ToolCall) -> None:
+        self._calls[call.tool_call_id or ""] = call
+        part = {"kind": "call", **_call_item(call)}
+        self._parts.append(part)
+        self._steps.append(dict(part))
 
     def _add_text(self, delta: str) -> None:
         text = self._carriage_return + delta

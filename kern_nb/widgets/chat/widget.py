@@ -22,7 +22,8 @@ from kern_nb.widgets.requirements.actions import RequirementActions
 from kern_nb.widgets.rpc import call, error_payload
 
 if TYPE_CHECKING:
-    from kern_nb.runtime.session_owner import RunFunction, SessionOwner
+    from kern_nb.runtime.run_modes import RunFunction
+    from kern_nb.runtime.session_owner import SessionOwner
 
 MAX_LENGTH = 1_000_000  # the most characters of a message
 _NAME = 80
@@ -58,7 +59,8 @@ def chat(
         <Chat with greeter in session conversation_123>
     """
     owner: Any = agent_registry.find(agent) if isinstance(agent, str) else agent
-    if not hasattr(owner, "continue_run"):
+    if not agent_registry.is_agent(owner):
+        agent_registry.refuse_attached(owner)
         raise BadUsage(f"agent must be an agent, a team or a workflow, got {agent!r}.", agent_registry.CREATE_HINT)
     return Chat(owner, session_id, user_id=user_id, by=by)
 

@@ -11,7 +11,7 @@ from kern_nb.environment import login_name
 from kern_nb.errors import BadUsage, KernError, ReadOnlyStore
 from kern_nb.operations.inbox import find_requirement, short_ids
 from kern_nb.text import formatting
-from kern_nb.views import requirements
+from kern_nb.views import feedback, requirements
 from kern_nb.widgets.base import Widget, decode_key
 from kern_nb.widgets.requirements import form
 from kern_nb.widgets.rpc import STORE_GONE, call, error_payload
@@ -70,7 +70,10 @@ class RequirementActions(Widget):
 
         def resolve(requirement: Requirement) -> tuple[Requirement, list[str]]:
             value = form.parse_values(requirement, texts, self._text_fields(requirement), as_text=as_text)
-            words = form.format_answer(value, by_field=bool(requirements.field_names(requirement)))
+            if feedback.questions_of(requirement):
+                words = form.format_choices(requirement, value)
+            else:
+                words = form.format_answer(value, by_field=bool(requirements.field_names(requirement)))
             return self.store.resolve(requirement, approve=True, value=value, by=self.by), words
 
         return self._act(key, "answer", f"{formatting.GOOD} Answered", resolve)

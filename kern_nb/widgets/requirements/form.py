@@ -9,11 +9,11 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, get_args
 
 from kern_nb.errors import BadUsage
-from kern_nb.extra_keys import REQUIRED_FIELDS
+from kern_nb.extra_keys import FIXED_ARGS, REQUIRED_FIELDS
 from kern_nb.operations import agent_registry, value_parser
 from kern_nb.records import Requirement
 from kern_nb.text import formatting
-from kern_nb.views import requirements
+from kern_nb.views import feedback, requirements
 from kern_nb.widgets.base import encode_key
 from kern_nb.widgets.transcript_data import clip
 
@@ -41,9 +41,14 @@ def form_data(requirement: Requirement, name: str, text_names: Collection[str] =
     fields = requirements.field_names(requirement)[:_MAX_ARGUMENTS]
     is_handoff = requirement.kind == "handoff"
     visible = [(k, v) for k, v in args.items() if not is_handoff or v != requirement.prompt][:_MAX_ARGUMENTS]
+    if feedback.is_question_args(requirement):
+        visible, args = [], {}
     is_edited = requirement.kind == "confirmation" and isinstance(requirement.answer, dict)
     edits = requirement.answer if is_edited else {}
     answer = "" if is_edited or requirement.answer is None else formatting.format_value(requirement.answer)
+    questions = feedback.questions_of(requirement)
+    if questions and isinstance(requirement.answer, dict):
+        answer = feedback.format_choices(questions, requirement.answer, by="\n")
     required = requirement.extra.get(REQUIRED_FIELDS)
     required = required if isinstance(required, list) else []
     is_raw = requirement.args is not None and not isinstance(requirement.args, dict)
@@ -62,6 +67,8 @@ def form_data(requirement: Requirement, name: str, text_names: Collection[str] =
         "fields": [
             _field(key, args.get(key), is_text=key in text_names, is_required=key in required) for key in fields
         ],
+        "questions": [_question(question) for question in questions],
+        "fixed": FIXED_ARGS in requirement.extra,
         "for": formatting.truncate(requirement.assignee or "", _NAME),
         "note": clip(requirement.note or "", PREVIEW_LENGTH),
         "since": "" if created is None else f"{formatting.format_time(created)} UTC",
@@ -88,6 +95,22 @@ def _argument(name: str, value: Any, edits: dict[str, Any]) -> dict[str, Any]:
 def _field(name: str, value: Any, *, is_text: bool, is_required: bool) -> dict[str, Any]:
     text = "" if value is None else formatting.escape_controls(formatting.format_value(value)[:MAX_EDITABLE])
     return {"name": formatting.truncate(name, _NAME), "filled": text, "is_text": is_text, "needed": is_required}
+
+
+def _question(question: feedback.Question) -> dict[str, Any]:
+    options = [
+        {
+            "label": formatting.truncate(option.label, PREVIEW_LENGTH),
+            "description": formatting.truncate(option.description, PREVIEW_LENGTH),
+        }
+        for option in question.options
+    ]
+    return {
+        "header": formatting.truncate(question.header, _NAME),
+        "text": formatting.escape_controls(question.text[:PREVIEW_LENGTH]),
+        "several": question.is_multiple,
+        "options": options,
+    }
 
 
 def text_fields(requirement: Requirement, owner: SessionOwner | None) -> set[str]:
@@ -133,11 +156,15 @@ def parse_values(requirement: Requirement, texts: Sequence[str], text_names: Col
     """Parse the entered value: by field if the requirement has fields, else one value.
 
     Empty fields are left out. ``text_names`` are the fields that take text only; with ``as_text``, all texts stay text,
-    even if they are JSON.
+    even if they are JSON. Of a question with options, the text is a JSON list with the positions of the chosen ones.
 
     Raises:
-        BadUsage: no value was entered.
+        BadUsage: no value was entered, or an option was not chosen.
     """
+    if questions := feedback.questions_of(requirement):
+        entered_choices = zip(questions, texts, strict=False)
+        choices = {q.text: _choices(text) if q.options else text for q, text in entered_choices if text}
+        return feedback.check_choices(questions, choices)
     parse = str if as_text else value_parser.parse_value
     names = requirements.field_names(requirement)
     if not names:
@@ -146,6 +173,28 @@ def parse_values(requirement: Requirement, texts: Sequence[str], text_names: Col
         return parse("".join(texts))
     entered = zip(names, texts, strict=False)
     return {name: text if name in text_names else parse(text) for name, text in entered if text}
+
+
+def _choices(text: str) -> list[int]:
+    """The numbers, from 1, of the options at the positions in a JSON list."""
+    try:
+        positions = value_parser.parse_json(text)
+    except (ValueError, RecursionError):
+        positions = None
+    if not isinstance(positions, list) or not all(type(position) is int for position in positions):
+        raise BadUsage(f"The choice must be a list of positions, got {text!r}.", "Run the cell again.")
+    return [position + 1 for position in positions]
+
+
+def format_choices(requirement: Requirement, answer: Mapping[str, Sequence[str]]) -> list[str]:
+    """Format the choices of user feedback as the words of a command."""
+    questions = feedback.questions_of(requirement)
+    words = []
+    for question in questions:
+        chosen = answer[question.text]
+        word = _word(list(chosen) if question.is_multiple else chosen[0])
+        words.append(word if len(questions) == 1 else f"{question.name}={word}")
+    return words
 
 
 def format_answer(answer: Any, *, by_field: bool) -> list[str]:

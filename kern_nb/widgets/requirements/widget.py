@@ -16,7 +16,6 @@ from kern_nb.views import requirements
 from kern_nb.views.transcript import run_html
 from kern_nb.widgets import transcript_data
 from kern_nb.widgets.base import decode_key, encode_key
-from kern_nb.widgets.requirements import form
 from kern_nb.widgets.requirements.actions import RequirementActions, requirements_of_latest_pause
 from kern_nb.widgets.rpc import call, error_payload
 
@@ -91,7 +90,7 @@ class InboxWidget(RequirementActions, script="inbox", parts=("texts", "watch", "
                 raise
             with self._lock:
                 outcomes = sorted((run_id, outcome["state"]) for run_id, outcome in self._outcomes.items())
-            agents = sorted(agent_registry.notebook_agents())
+            agents = sorted(agent_registry.runners())
             state = [*map(_requirement_state, every), outcomes, agents, self.assignee, self.by, limit]
             new_mark = str(hash(repr(state)))
             view = {} if new_mark == mark else self._view(every, min(limit, MAX_RUNS))
@@ -162,7 +161,7 @@ class InboxWidget(RequirementActions, script="inbox", parts=("texts", "watch", "
 
     def _run(self, run_id: str, selected: list[Requirement], of_run: list[Requirement], names: Any) -> dict[str, Any]:
         run = self._find_run(run_id)
-        variable = agent_registry.find_variable(run.owner) if run else None
+        variable = agent_registry.find_runner_of(run, self.store) if run else None
         n_pending = sum(map(requirements.is_pending, of_run))
         with self._lock:
             outcome = self._outcomes.get(run_id)
@@ -199,23 +198,21 @@ class InboxWidget(RequirementActions, script="inbox", parts=("texts", "watch", "
     @call(slow=True)
     def resume(self, key: str) -> dict[str, Any]:
         """Resume a run with the notebook's agent, in the background."""
+        from kern_nb.operations.resume import prepare_resume
         from kern_nb.runtime import background, events
 
         run_id = decode_key(key)
         run = self._find_run(run_id)
-        owner = form.find_owner(run.owner) if run else None
-        if run is None or owner is None:
+        variable = agent_registry.find_runner_of(run, self.store) if run else None
+        if run is None or variable is None:
             raise BadUsage("The agent of this run is not a variable in this notebook.", "Create it, then try again.")
-        if not agent_registry.is_same_store(owner.store, self.store):
-            hint = "Use the store of the run: %kern use NAME"
-            raise BadUsage(f"{owner!r} stores its runs in {owner.store.url}, the run is in {self.store.url}.", hint)
+        work = prepare_resume(agent_registry.runners()[variable], run, self.store)
         with self._lock:
             if self._outcomes.get(run_id, {}).get("state") == "going":
                 return {}
             self._outcomes[run_id] = {"state": "going"}
-        work = background.prepare_resume(owner, run_id, session_id=run.session_id)
         background.BackgroundRun(work, events.ignore, partial(self._finish, run_id))
-        return {"said": f"Resuming {run}.", "line": self.continue_line(run, agent_registry.find_variable(run.owner))}
+        return {"said": f"Resuming {run}.", "line": self.continue_line(run, variable)}
 
     def _finish(self, run_id: str, run: Run | None, error: BaseException | None) -> None:
         """Store the outcome of a resumed run; a run that paused again has none."""

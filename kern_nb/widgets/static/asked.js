@@ -27,7 +27,7 @@ function isJson(text) {
   }
 }
 
-const SIGNS = { confirmation: "?", user_input: "✎", external_execution: "⚙", handoff: "→" };
+const SIGNS = { confirmation: "?", user_input: "✎", user_feedback: "☰", external_execution: "⚙", handoff: "→" };
 
 // A card of one requirement. `after` is called when something was done; `people` gives names to hand on to.
 function makeAsked(shell, after, people = () => []) {
@@ -134,6 +134,43 @@ function makeAsked(shell, after, people = () => []) {
   };
   const drafts = new Map();
 
+  // Questions with options: one choice or several of each, sent as positions; a question without options takes a text.
+  const chooser = () => {
+    const name = `kern-choice-${Math.random().toString(36).slice(2)}`;
+    const parts = data.questions.map((question, number) => {
+      const draft = `question ${number}`;
+      const title = question.header ? [h("strong", {}, h("bdi", {}, question.header)), ": "] : [];
+      const legend = h("legend", {}, title, h("bdi", {}, question.text), question.several ? h("span", { class: "kern-soft" }, " (several can be chosen)") : "");
+      if (!question.options.length) {
+        const area = writing({ "aria-label": question.text }, drafts.get(draft) ?? "");
+        area.addEventListener("input", () => drafts.set(draft, area.value));
+        return { element: h("fieldset", { class: "kern-a-question" }, legend, area), text: () => area.value, focus: area };
+      }
+      const inputs = question.options.map((_, position) => {
+        const input = h("input", { type: question.several ? "checkbox" : "radio", name: `${name}-${number}` });
+        input.checked = (drafts.get(draft) ?? []).includes(position);
+        return input;
+      });
+      const chosen = () => inputs.flatMap((input, position) => (input.checked ? [position] : []));
+      const options = question.options.map(({ label, description }, position) => h("label", { class: "kern-a-option" }, inputs[position],
+        h("span", {}, h("bdi", {}, label), description ? h("span", { class: "kern-soft" }, " — ", h("bdi", {}, description)) : "")));
+      const element = h("fieldset", { class: "kern-a-question" }, legend, options);
+      element.addEventListener("change", () => drafts.set(draft, chosen()));
+      return { element, text: () => JSON.stringify(chosen()), focus: inputs[0], missing: () => !chosen().length };
+    });
+    const send = () => {
+      const open = parts.findIndex(({ missing }) => missing?.());
+      if (open >= 0) {
+        refuse({ message: `No choice for “${data.questions[open].header || data.questions[open].text}”.`, hint: "Choose an option." });
+        parts[open].focus.focus();
+        return;
+      }
+      act("answer", { texts: parts.map(({ text }) => text()), as_text: false });
+    };
+    return [...parts.map((part) => part.element),
+      h("div", { class: "kern-actions" }, button("Answer", send, { class: "kern-button kern-a-main" }), others())];
+  };
+
   const rejecter = () => {
     const note = writing({ rows: 2 });
     return h("div", { class: "kern-a-form" }, h("label", { class: "kern-field kern-a-wide" }, h("span", {}, "Reason (sent to the model)"), note),
@@ -160,10 +197,11 @@ function makeAsked(shell, after, people = () => []) {
   const actions = () => {
     if (!data.waiting) return null;
     if (form === "edit") return editor();
+    if (data.questions.length) return chooser();
     if (data.kind !== "confirmation") return answerer();
     return h("div", { class: "kern-actions" },
       button("Approve", () => act("approve", { edits: {} }), { class: "kern-button kern-a-main" }),
-      data.args.length ? button("Edit…", () => open("edit"), { "aria-expanded": "false" }) : null, others());
+      data.args.length && !data.fixed ? button("Edit…", () => open("edit"), { "aria-expanded": "false" }) : null, others());
   };
 
   const draw = () => {

@@ -16,6 +16,7 @@ from agno.db.base import BaseDb
 from agno.db.in_memory import InMemoryDb as AgnoInMemoryDb
 from agno.db.schemas import UserMemory
 from agno.db.sqlite import SqliteDb as AgnoSqliteDb
+from agno.run import RunContext
 from agno.session import AgentSession
 from agno_agents import agent, call, team, workflow
 
@@ -127,6 +128,36 @@ def test_savers_beside_each_other(store):
     first.upsert_session(one)
     saved = second.upsert_session(two)
     assert saved.session_data == {"session_state": {"b": 2, "c": 3}, "session_metrics": {"total_tokens": 35}}
+
+
+def test_a_key_that_another_saver_deleted_stays_deleted(store):
+    """Also where a run that had the key ends later: the run has its own state, a branch after it the session's."""
+
+    def forget(run_context: RunContext) -> str:
+        """Forget."""
+        del run_context.session_state["old"]
+        del run_context.session_state["deep"]["old"]
+        return "forgotten"
+
+    def work(run_context: RunContext) -> str:
+        """Work, while another agent forgets."""
+        agent(AgnoDb(store), [[call("forget")], "Forgotten."], tools=[forget]).run("Forget")
+        run_context.session_state["new"] = 1
+        run_context.session_state["deep"]["new"] = 1
+        return "worked"
+
+    state = {"old": 1, "deep": {"old": 1, "same": 1}}
+    db = AgnoDb(store)
+    agent(db, ["Hello."], session_state=state).run("Hello")
+    agent(db, [[call("work")], "Worked."], tools=[work]).run("Work")
+
+    assert db.get_session("s1").session_data["session_state"] == {"new": 1, "deep": {"same": 1, "new": 1}}
+    by_input = {run.input: run.session_state for run in store.get_session("s1").runs}
+    assert by_input["Work"] == {"old": 1, "new": 1, "deep": {"old": 1, "same": 1, "new": 1}}
+    (index,) = [run.run_index for run in store.get_session("s1").runs if run.input == "Work"]
+    assert store.branch("s1", after=index).session_state == {"new": 1, "deep": {"same": 1, "new": 1}}
+    agent(db, ["Bye."]).run("Bye")
+    assert store.get_session("s1").session_state == {"new": 1, "deep": {"same": 1, "new": 1}}
 
 
 def test_two_savers_of_a_new_session(store):
