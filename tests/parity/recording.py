@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 import threading
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
@@ -17,6 +18,7 @@ from typing import Any
 
 import pydantic
 
+MEDIA = ("image", "audio", "video", "file")
 ID = re.compile(r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b")
 
 
@@ -72,12 +74,14 @@ class Recorder:
 
 
 def message(item: Any) -> dict[str, Any]:
-    """A message of either library: role, content, tool calls; of a result also the tool."""
+    """A message of either library: role, content, and those that it has of tool calls and media, by their number."""
     calls = [tool_call(each) for each in getattr(item, "tool_calls", None) or ()]
-    media = {
-        name: len(values) for name in ("images", "audio", "videos", "files") if (values := getattr(item, name, None))
-    }
-    return {"role": item.role, "content": plain(item.content) or ""} | ({"calls": calls} if calls else {}) | media
+    content, media = item.content, {kind: len(getattr(item, f"{kind}s", None) or ()) for kind in MEDIA}
+    if isinstance(content, list) and all(isinstance(part, Mapping) and "type" in part for part in content):
+        media = Counter(part["type"] for part in content if part["type"] in MEDIA)
+        content = "".join(part["text"] for part in content if part["type"] == "text")
+    values = {"calls": calls} | {kind: media[kind] for kind in MEDIA}
+    return {"role": item.role, "content": plain(content) or ""} | {key: value for key, value in values.items() if value}
 
 
 def tool_call(item: Any) -> list[Any]:
