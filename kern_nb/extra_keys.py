@@ -49,6 +49,8 @@ MESSAGE_KEYS = "message_keys"  # of an imported one: what identifies each of its
 MEMORY = "memory"  # a session of the OpenAI Agents SDK made it of items, and may add more
 PAUSE = "pause"  # of a paused one of the OpenAI Agents SDK or pydantic-ai: what the framework resumes it with
 RESUMED = "resumed"  # the keys of the states with which it was resumed
+CANCEL_REQUESTED = "cancel_requested"  # somebody asks the process that writes it to cancel it
+CONTINUES = "continues"  # the run that it continues, in a branch within or after that
 STATE_BEFORE = "state_before"  # in the first: the session state it started from, which no earlier run has
 EVENTS = "events"  # of an agent with ``store_events``: its events, as `kern_nb.events` writes them
 STATE_AFTER = "state_after"  # the session's state when it ended, if concurrent runs had changed it, too
@@ -66,7 +68,7 @@ METADATA = "metadata"  # what its tool stated when it paused the run
 SENDER = "from"  # in a handoff: who handed the session off
 OF_SESSION = "of_session"  # it was pending when its session was handed off to its assignee
 
-RUN_KEYS = (STATE_ARGUMENT, RERUN_OF, STEP_PATH, TOOL_CALL_ID)
+RUN_KEYS = (STATE_ARGUMENT, RERUN_OF, CONTINUES, STEP_PATH, TOOL_CALL_ID)
 
 
 def run_internal(extra: Mapping[str, Any], session_state: dict[str, Any] | None = None) -> dict[str, Any]:

@@ -23,6 +23,12 @@ def private_opener(name: str, flags: int) -> int:
     return os.open(name, flags, MODE)
 
 
+def create_folders(path: Path) -> None:
+    """Create the folders of a new file. An error is left to the engine that opens the file."""
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+
+
 def create_private(path: Path) -> None:
     """Create an empty file unless it exists. An error is left to the engine that opens the file.
 

@@ -30,6 +30,9 @@ from kern_nb.control_characters import escape_controls
 from kern_nb.display import DisplayMixin
 from kern_nb.errors import UnstorableValue
 from kern_nb.extra_keys import EVENTS
+from kern_nb.record_methods.requirements import RequirementMethods
+from kern_nb.record_methods.runs import RunMethods
+from kern_nb.record_methods.sessions import SessionMethods
 from kern_nb.record_methods.steps import StepRequirementMethods, StepRunMethods
 
 if TYPE_CHECKING:
@@ -161,6 +164,13 @@ class Usage(Record):
         return Usage(**sums) if present else None
 
 
+class RunMetrics(Usage):
+    """The tokens, the cost and the times in seconds of a run; see `Run.metrics`."""
+
+    duration: float | None = None
+    time_to_first_token: float | None = None
+
+
 class SessionMetrics(Usage):
     """The totals of a session, computed from its rows: the agent's tokens, cost, calls and time."""
 
@@ -236,11 +246,14 @@ class Message(Record):
         return self.partial is True
 
 
-class Requirement(StepRequirementMethods, Record):
+class Requirement(StepRequirementMethods, RequirementMethods, Record):
     """What a paused run requires from a person, and the answer. Its id is unique within its run.
 
     ``approved`` is whether the call may run. ``answer`` is the edited arguments (confirmation) or the requested value.
     ``extra["fields"]`` lists the arguments that a person enters. ``user_feedback`` asks questions with options.
+
+    An answer by `confirm`, `reject`, `provide_user_input` or `set_external_execution_result` is noted in the record;
+    ``agent.continue_run(requirements=[...])`` stores it. ``store.resolve`` stores one at once.
 
     Example:
         >>> Requirement(requirement_id="r1", kind="confirmation", tool_name="delete", args={"path": "x"})
@@ -273,7 +286,7 @@ class Requirement(StepRequirementMethods, Record):
         return self.run_id, self.requirement_id
 
 
-class Run(StepRunMethods, DisplayMixin, Record):
+class Run(StepRunMethods, RunMethods, DisplayMixin, Record):
     """One interaction of a session: an input, messages and tool calls, an output.
 
     ``tool_calls`` lists every call of the run; calls that are only in messages are added. In a branch, a run with
@@ -372,7 +385,7 @@ def _copy_json(value: Any) -> Any:
     return set(value) if isinstance(value, set) else value
 
 
-class Session(DisplayMixin, Record):
+class Session(SessionMethods, DisplayMixin, Record):
     """One conversation thread: the fifteen documented fields, and its branch point.
 
     ``fork_run_index`` is the last run that a branch inherits (-1: none), ``fork_message_index`` the last message of

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Unpack, overload
 
 from kern_nb import models
 from kern_nb.errors import BadUsage
+from kern_nb.runtime.async_methods import async_method
 from kern_nb.runtime.prompt_text import INSTRUCTIONS_HINT
 from kern_nb.runtime.session_access import require_text
 from kern_nb.runtime.session_owner import SessionOwner
+from kern_nb.runtime.toolkits import Toolkit
 from kern_nb.runtime.unsupported import refuse_unsupported
 
 if TYPE_CHECKING:
@@ -46,6 +48,7 @@ def _require_tools(tools: Sequence[Any]) -> list[Any]:
     if not isinstance(tools, Sequence) or isinstance(tools, str):
         raise BadUsage(f"tools must be a list of functions, got {tools!r}.", "For example: tools=[search, refund].")
     names: set[str] = set()
+    tools = [item for part in tools for item in (part if isinstance(part, Toolkit) else [part])]
     for item in tools:
         if not callable(item) and not hasattr(item, "get_tools"):
             hint = "Pass a function, tool(function, ...) or a pydantic-ai toolset."
@@ -55,7 +58,7 @@ def _require_tools(tools: Sequence[Any]) -> list[Any]:
             if name in names:
                 raise BadUsage(f"Two tools are named {name!r}.", "Rename one: tool(fn, name=...).")
             names.add(name)
-    return list(tools)
+    return tools
 
 
 class Agent(SessionOwner):
@@ -485,3 +488,5 @@ class Agent(SessionOwner):
             tool_messages=tool_messages,
             user_id=self._user(user_id),
         )
+
+    aget_chat_history = async_method(get_chat_history)

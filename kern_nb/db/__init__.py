@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from kern_nb._lazy import lazy_names
 
 if TYPE_CHECKING:
+    from kern_nb.db.async_stores import AsyncPostgresDb, AsyncSqliteDb
     from kern_nb.db.duckdb import DuckDb
     from kern_nb.db.memory import InMemoryDb
     from kern_nb.db.open import open_store
@@ -14,11 +15,14 @@ if TYPE_CHECKING:
     from kern_nb.db.sqlite import SqliteDb
     from kern_nb.db.store import SessionStore
 
-__all__ = ["DuckDb", "InMemoryDb", "PostgresDb", "SessionStore", "SqliteDb", "open_store"]
+__all__ = [
+    "AsyncPostgresDb", "AsyncSqliteDb", "DuckDb", "InMemoryDb", "PostgresDb", "SessionStore", "SqliteDb", "open_store",
+]  # fmt: skip
 
 __getattr__, __dir__ = lazy_names(
     __name__,
     {
+        "kern_nb.db.async_stores": ["AsyncPostgresDb", "AsyncSqliteDb"],
         "kern_nb.db.duckdb": ["DuckDb"],
         "kern_nb.db.memory": ["InMemoryDb"],
         "kern_nb.db.open": ["open_store"],

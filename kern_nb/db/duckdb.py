@@ -46,7 +46,7 @@ class DuckDb(SessionStore):
     """A store in one DuckDB file.
 
     Args:
-        db_file: The file; created at the first write.
+        db_file: The file; created at the first write, with its folders.
         session_table: The name of the session table.
         read_only: Refuse writes, and share the file with other readers.
         timeout: Seconds to wait for another process before `StoreBusy`.
@@ -97,6 +97,7 @@ class DuckDb(SessionStore):
 
     def _create(self) -> None:
         if not self.is_there():
+            files.create_folders(self.db_file)
             with self.connect(write=True):  # creates an empty file, and leaves it open for a writer
                 files.make_private(self.db_file)
         super()._create()

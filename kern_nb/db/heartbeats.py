@@ -13,16 +13,18 @@ import atexit
 import os
 import threading
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from kern_nb.batches import batched
+from kern_nb.db import cancel_signals
 from kern_nb.db.process_identity import current_process
 from kern_nb.db.sql_expressions import current_micros
 from kern_nb.errors import StoreUnavailable
+from kern_nb.extra_keys import CANCEL_REQUESTED
 
 if TYPE_CHECKING:
     from kern_nb.db.database import Database
@@ -110,12 +112,16 @@ def beat(store: Database, run_ids: Iterable[str]) -> set[str]:
     found: set[str] = set()
     for batch in batched(run_ids):
         own = (r.c.run_id.in_(batch), r.c.status == "RUNNING", r.c.process == current_process())
-        update = r.update().where(*own).values(heartbeat_at=current_micros()).returning(r.c.run_id)
+        update = r.update().where(*own).values(heartbeat_at=current_micros())
+        update = update.returning(r.c.run_id, r.c.internal)
 
-        def work(connection: Connection, update: sa.UpdateBase = update) -> list[str]:
-            return list(connection.execute(update).scalars())
+        def work(connection: Connection, update: sa.UpdateBase = update) -> list[tuple[str, Any]]:
+            return [(row[0], row[1]) for row in connection.execute(update)]
 
-        found.update(store.write(work))
+        for run_id, internal in store.write(work):
+            found.add(run_id)
+            if CANCEL_REQUESTED in (internal or {}):
+                cancel_signals.notify(run_id)
     return found
 
 

@@ -7,7 +7,7 @@ import os
 import socket
 import weakref
 from collections.abc import Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import psycopg
@@ -17,6 +17,7 @@ from psycopg import errors as pg
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.engine import Connection
 
+from kern_nb._lazy import lazy_names
 from kern_nb.db import catalog, fork_safety, postgres_sql, sql_parameters, urls, user_sql
 from kern_nb.db.database import BUSY_TIMEOUT_S
 from kern_nb.db.disk_space import disk_full_error
@@ -26,6 +27,7 @@ from kern_nb.db.schema import SESSION_TABLE, shared_tables
 from kern_nb.db.schema_versions import not_a_table_error
 from kern_nb.db.statement_cache import create_engine
 from kern_nb.errors import (
+    BadUsage,
     KernError,
     QueryFailed,
     QueryRefused,
@@ -86,11 +88,23 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_detach_inherited)  # also for stores without references
 
 
+def _connect_by_engine(db_engine: sa.Engine) -> Any:
+    """Return a connection that an engine of the user makes, and that it then no longer pools."""
+    pooled = db_engine.raw_connection()
+    connection: Any = pooled.dbapi_connection
+    pooled.detach()
+    connection.rollback()
+    connection.autocommit = False
+    return connection
+
+
 class PostgresDb(RowStore):
     """A store in a PostgreSQL database.
 
     Args:
         db_url: An SQLAlchemy URL; ``postgresql://`` means ``postgresql+psycopg://``.
+        db_engine: An SQLAlchemy engine, instead of ``db_url``. With psycopg, it makes the connections, so that its
+            ``connect_args`` and listeners apply; of another driver or an asynchronous one, only the URL is used.
         session_table: The name of the sessions' table.
         db_schema: The database schema, which must exist. If None, the first schema of the connection's search path that
             has this table, else one with another workload, else the first in which tables may be created.
@@ -105,15 +119,22 @@ class PostgresDb(RowStore):
 
     def __init__(
         self,
-        db_url: str | sa.URL,
+        db_url: str | sa.URL | None = None,
         *,
+        db_engine: Any = None,
         session_table: str = SESSION_TABLE,
         db_schema: str | None = None,
         read_only: bool = False,
         timeout: float = BUSY_TIMEOUT_S,
     ) -> None:
         self.timeout = timeout
-        url = urls.parse_url(db_url)
+        if db_url is None and db_engine is None:
+            raise BadUsage(
+                "PostgresDb needs a database.", "Pass db_url='postgresql://user@host/database' or db_engine=."
+            )
+        url = urls.parse_url(db_url or "") if db_engine is None else urls.engine_url(db_engine, "postgresql")
+        is_usable = isinstance(db_engine, sa.Engine) and db_engine.driver == "psycopg"  # an asynchronous one is not
+        self._db_engine: sa.Engine | None = db_engine if is_usable else None
         self._db_url = url.set(drivername="postgresql+psycopg")
         self._db_schema = db_schema
         super().__init__(urls.format_url(url), shared_tables(session_table, db_schema), read_only=read_only)
@@ -160,6 +181,8 @@ class PostgresDb(RowStore):
         """A pool whose connections are checked before use: servers restart while notebooks stay open."""
         arguments = {} if "connect_timeout" in self._db_url.query else {"connect_timeout": max(2, round(self.timeout))}
         options: dict[str, Any] = {"poolclass": InterruptSafeQueuePool, "pool_pre_ping": True}
+        if self._db_engine is not None:
+            options["creator"] = partial(_connect_by_engine, self._db_engine)
         engine = create_engine(self._db_url, **options, pool_timeout=self.timeout, connect_args=arguments)
 
         @sa.event.listens_for(engine, "connect")
@@ -353,3 +376,8 @@ _BLOCKER = """
       AND pid NOT IN (SELECT pid FROM pg_locks WHERE NOT granted)
     ORDER BY xact_start LIMIT 1
 """
+
+
+__getattr__, __dir__ = lazy_names(
+    __name__, {"kern_nb.db.async_stores": ["AsyncPostgresDb"]}
+)  # where users of Agno look for it

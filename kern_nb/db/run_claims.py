@@ -21,7 +21,7 @@ from kern_nb.db.process_identity import current_process
 from kern_nb.db.run_writes import finish_run, insert_requirements, require_not_handed_off
 from kern_nb.db.schema import Tables
 from kern_nb.errors import AlreadyClaimed, BadUsage, RunClosed, RunNotFound, StillWaiting
-from kern_nb.extra_keys import STATE_AFTER
+from kern_nb.extra_keys import CANCEL_REQUESTED, STATE_AFTER
 from kern_nb.records import UNRESOLVED_STATUSES, Requirement, Run
 
 if TYPE_CHECKING:
@@ -108,8 +108,9 @@ def claim_run(
     values["heartbeat_at"] = sql_expressions.current_micros()
     # Other runs may have changed the state since.
     values["session_state"] = integrity.load_session_state(connection, store.tables, row["session_id"])
-    if STATE_AFTER in (row["internal"] or {}):
-        values["internal"] = {key: value for key, value in row["internal"].items() if key != STATE_AFTER}
+    if STATE_AFTER in (row["internal"] or {}) or CANCEL_REQUESTED in (row["internal"] or {}):
+        of_end = (STATE_AFTER, CANCEL_REQUESTED)
+        values["internal"] = {key: value for key, value in row["internal"].items() if key not in of_end}
     if connection.execute(r.update().where(unchanged).values(**values).returning(r.c.run_id)).first() is None:
         raise _claimed_error(run_id, "another process was faster")
     heartbeats.add(store, run_id)

@@ -17,6 +17,7 @@ from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.engine import Connection
 
 from kern_nb import files
+from kern_nb._lazy import lazy_names
 from kern_nb.db import (
     catalog,
     damaged_rows,
@@ -25,6 +26,7 @@ from kern_nb.db import (
     sqlite_connections,
     sqlite_files,
     sqlite_sql,
+    urls,
     user_sql,
 )
 from kern_nb.db.column_types import InvalidText
@@ -36,7 +38,7 @@ from kern_nb.db.schema import SESSION_TABLE, shared_tables
 from kern_nb.db.sql_expressions import JSON_AT_FUNCTION, extract_json
 from kern_nb.db.sqlite_connections import SqliteConnection, SqlitePool, explain_error, is_busy, open_connection
 from kern_nb.db.statement_cache import create_engine
-from kern_nb.errors import DamagedRow, QueryFailed, StoreBusy
+from kern_nb.errors import BadUsage, DamagedRow, QueryFailed, StoreBusy
 
 
 def _adapt(value: Any) -> Any:
@@ -64,11 +66,25 @@ def _lower(value: Any) -> Any:
     return value.lower() if isinstance(value, str) else value
 
 
+def _file_of_url(url: sa.URL) -> str:
+    """Return the file of a URL.
+
+    Raises:
+        BadUsage: it is not the plain URL of a file of SQLite.
+    """
+    if url.get_backend_name() != "sqlite" or not url.database or url.database.startswith((":", "file:")) or url.query:
+        message = f"{urls.format_url(url)!r} is not the URL of a SQLite file."
+        raise BadUsage(message, "Pass sqlite:///agent.db, or use InMemoryDb() for a store in memory.")
+    return url.database
+
+
 class SqliteDb(RowStore):
     """A store in one SQLite file.
 
     Args:
-        db_file: The file; created by the first write.
+        db_file: The file; created by the first write, with its folders.
+        db_engine: An SQLAlchemy engine whose file it is, instead of ``db_file``; also an asynchronous one.
+        db_url: The URL of the file, instead of ``db_file``.
         session_table: The name of the sessions' table.
         read_only: Refuse writes.
         timeout: Seconds to wait for another writer before `StoreBusy`.
@@ -86,10 +102,16 @@ class SqliteDb(RowStore):
         self,
         db_file: str | Path = "agent.db",
         *,
+        db_engine: Any = None,
+        db_url: str | sa.URL | None = None,
         session_table: str = SESSION_TABLE,
         read_only: bool = False,
         timeout: float = BUSY_TIMEOUT_S,
     ) -> None:
+        if db_engine is not None or db_url is not None:
+            db_file = _file_of_url(
+                urls.parse_url(db_url or "") if db_engine is None else urls.engine_url(db_engine, "sqlite")
+            )
         self.db_file = Path(db_file).absolute()  # a notebook may change its working directory
         self.timeout = timeout
         super().__init__(f"sqlite:///{db_file}", shared_tables(session_table), read_only=read_only)
@@ -109,6 +131,7 @@ class SqliteDb(RowStore):
                 return schema_versions.has_kern_tables(connection, self.tables, objects, **self._schema_options())
 
     def _create(self) -> None:
+        files.create_folders(self.db_file)
         files.create_private(self.db_file)  # SQLite gives its log and its journal the same mode
         super()._create()
 
@@ -182,3 +205,8 @@ class SqliteDb(RowStore):
         if isinstance(cause, sqlite3.IntegrityError):  # a writer is alone, so no other one took the key
             return DamagedRow(f"{self.url} has damaged rows: {cause}.", damaged_rows.HINT)
         return explain_error(cause, self.url)
+
+
+__getattr__, __dir__ = lazy_names(
+    __name__, {"kern_nb.db.async_stores": ["AsyncSqliteDb"]}
+)  # where users of Agno look for it

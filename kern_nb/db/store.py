@@ -79,19 +79,27 @@ class SessionStore(DataFrameMethods, BranchMethods, RunMethods, RunReadMethods, 
     # Read sessions ----------------------------------------------------------------------------------------------------
 
     def get_session(
-        self, session_id: str, *, user_id: str | None = None, runs: bool = True, include_unowned: bool = False
+        self,
+        session_id: str,
+        *,
+        session_type: SessionType | None = None,
+        user_id: str | None = None,
+        runs: bool = True,
+        include_unowned: bool = False,
     ) -> Session | None:
         """A session with its runs in order, inherited runs first; None if it does not exist.
 
         Args:
             session_id: The session.
+            session_type: agent, team or workflow: a session of another type is not found; None for any.
             user_id: Its user: another user's session is not found.
             runs: Whether to read the runs; without them, ``Session.runs`` is None.
             include_unowned: Whether a ``user_id`` also finds a session without a user.
         """
         options: dict[str, bool] = {"runs": runs, "include_unowned": include_unowned}
         with self.read_connection() as connection:
-            return reads.get_session(connection, self.tables, session_id, user_id, **options)
+            session = reads.get_session(connection, self.tables, session_id, user_id, **options)
+        return session if session is None or session_type in (None, session.session_type) else None
 
     def list_sessions(
         self,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kern_nb.db import handoffs, requirements, run_claims
+from kern_nb.db import cancel_signals, cancellations, handoffs, requirements, run_claims
 from kern_nb.db.database import Database
 from kern_nb.records import UNRESOLVED_STATUSES, Message, Requirement, Run, Usage
 
@@ -226,6 +226,35 @@ class RequirementMethods(Database):
             AlreadyClaimed: Another process runs it.
         """
         return self.write(lambda connection: run_claims.claim_run(connection, self, run_id, user_id))
+
+    def cancel_run(self, run_id: str, *, user_id: str | None = None) -> bool:
+        """Cancel an open run, with its members' or steps' runs; returns whether it was open.
+
+        A paused run, or one whose process is gone, is CANCELLED now. The process that makes a run, this or another one,
+        ends it with its next message or heartbeat, which come every 15 s: it is CANCELLED then, with what it has. A
+        run that ends before that is completed.
+
+        Args:
+            run_id: The run.
+            user_id: The user of its session: another user's run is not found.
+
+        Raises:
+            RunNotFound: There is no such run.
+            BadUsage: It is the run of a member or a step.
+
+        Example:
+            >>> from kern_nb.db import InMemoryDb
+            >>> from kern_nb.records import Requirement
+            >>> store = InMemoryDb()
+            >>> run = store.start_run("chat", input="Delete a.txt")
+            >>> paused = store.pause_run(run.run_id, [Requirement(kind="confirmation", tool_name="delete_file")])
+            >>> store.cancel_run(run.run_id), store.get_run(run.run_id).status
+            (True, 'CANCELLED')
+        """
+        is_open = self.write(lambda connection: cancellations.cancel_run(connection, self, run_id, user_id))
+        if is_open:
+            cancel_signals.notify(run_id)
+        return is_open
 
     def forget_answers(self, run_id: str) -> None:
         """Delete the values in a run's answers, for tools whose results are not stored; who answered is kept."""

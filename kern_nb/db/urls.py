@@ -10,10 +10,10 @@ import contextlib
 import hashlib
 import re
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, quote_plus
 
-from kern_nb.errors import NotAStore
+from kern_nb.errors import BadUsage, NotAStore
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
@@ -153,3 +153,16 @@ def remove_secrets(message: str, secrets: Iterable[str]) -> str:
         for encoded in {secret, quote(secret, safe=""), quote_plus(secret), repr(secret)[1:-1]}:
             message = message.replace(encoded, MASK)
     return message
+
+
+def engine_url(db_engine: Any, dialect: str) -> sa.URL:
+    """Return the URL of an SQLAlchemy engine, also of an asynchronous one.
+
+    Raises:
+        BadUsage: it is not an engine of this database.
+    """
+    url = getattr(db_engine, "url", None)
+    if url is None or url.get_backend_name() != dialect:
+        name = type(db_engine).__name__ if url is None else url.get_backend_name()
+        raise BadUsage(f"db_engine must be an SQLAlchemy engine for {dialect}, got {name}.", "Or pass its db_url.")
+    return parse_url(url)

@@ -60,7 +60,7 @@ def build_prompt(value: Any, files: Mapping[str, Any]) -> Any:
     for kind, sources in files.items():
         if sources is not None:
             is_single = isinstance(sources, _PROMPT_TYPES) or not isinstance(sources, Iterable)
-            parts += [_load_file(kind, source) for source in ([sources] if is_single else sources)]
+            parts += [load_file(kind, source) for source in ([sources] if is_single else sources)]
     if not parts:
         raise BadUsage("The input is empty.", "Pass a text, or a list of texts and files.")
     return parts[0] if len(parts) == 1 and isinstance(parts[0], str) else parts
@@ -84,12 +84,13 @@ def _detect_file(source: bytes | Path) -> BinaryContent | FileUrl:
     """Load a file; its kind follows from its name or its first bytes."""
     if isinstance(source, Path):
         kind = (mimetypes.guess_type(source.name)[0] or "").partition("/")[0]
-        return _load_file(kind if kind in _URLS else "document", source)
+        return load_file(kind if kind in _URLS else "document", source)
     media_type = next((kind for start, kind in _SIGNATURES.items() if source.startswith(start)), _DEFAULTS["document"])
     return BinaryContent(source, media_type=media_type)
 
 
-def _load_file(kind: str, source: Any) -> BinaryContent | FileUrl:
+def load_file(kind: str, source: Any) -> BinaryContent | FileUrl:
+    """Load bytes, a path, a URL or a data URI as a file of a kind (image, audio, video, document)."""
     if isinstance(source, (BinaryContent, FileUrl)):
         return source
     if isinstance(source, bytes):

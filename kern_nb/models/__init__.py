@@ -68,7 +68,8 @@ def _build(spec: Any) -> Model:
     try:
         return infer_model(spec) if isinstance(spec, str) else spec.build()
     except ImportError as error:
-        provider = spec.partition(":")[0].partition("-")[0] if isinstance(spec, str) else "openai"
+        provider = spec.partition(":")[0].partition("-")[0] if isinstance(spec, str) else None
+        provider = provider or getattr(spec, "provider", "openai")
         install = f"pip install 'pydantic-ai-slim[{provider}]'"
         raise BadUsage(f"Model {spec!r} needs a missing package: {error}.", install) from error
     except (UserError, ValueError) as error:

@@ -74,3 +74,7 @@ class OpenAIChat(_OpenAI):
         from pydantic_ai.models.openai import OpenAIChatModel
 
         return OpenAIChatModel(self.id, **self._options())
+
+
+class OpenAILike(OpenAIChat):
+    """A model of another server with the Chat Completions API; arguments as for `OpenAIChat`, with ``base_url``."""

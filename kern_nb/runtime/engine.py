@@ -28,7 +28,7 @@ from kern_nb.errors import AlreadyClaimed, KernError, RunFailed, RunNotFound, St
 from kern_nb.events import base
 from kern_nb.interop import media, messages
 from kern_nb.records import Message, Run
-from kern_nb.runtime import history, model_events, resume
+from kern_nb.runtime import cancellation, history, model_events, resume
 from kern_nb.runtime.context import RunContext
 from kern_nb.runtime.event_loop import in_thread
 from kern_nb.runtime.events import Emit, EventSource
@@ -63,7 +63,8 @@ async def start_run(settings: AgentSettings, store: SessionStore, request: Reque
     """
     async with models.open_model(settings.model) as model:
         # The files themselves are stored with the first message, once the session is known to be the user's.
-        run_input = media.store_content(request.prompt, media.hash_only if settings.storage.media else media.discard)
+        keep = media.hash_only if settings.storage.media else media.discard
+        run_input = None if request.prompt is None else media.store_content(request.prompt, keep)
         opening = await _static_opening(settings, request)
         model_name = models.model_name(settings.model)
         run = await store_request(settings, store, request, input=run_input, model=model_name, messages=opening or ())
@@ -87,7 +88,8 @@ async def _static_opening(settings: AgentSettings, request: Request) -> list[Mes
     files.
     """
     options = settings.history
-    is_built = options.add or options.add_summary or settings.add_session_state or extra_keys.RERUN_OF in request.extra
+    is_built = options.add or options.add_summary or settings.add_session_state
+    is_built = is_built or not {extra_keys.RERUN_OF, extra_keys.CONTINUES}.isdisjoint(request.extra)
     if is_built or not settings.has_static_instructions or not isinstance(request.prompt, str):
         return None
     instructions = await settings.load_instructions(None)
@@ -102,7 +104,10 @@ async def _opening_input(
     """Load the input of a new run, and write its first messages unless they are stored."""
     past, summary = await history.load(settings, context)
     instructions = await load_instructions(settings, context, summary)
-    prompt = prepare_prompt(prompt, settings, context)
+    if prompt is None:
+        context.recorder.continue_after(past)
+    else:
+        prompt = prepare_prompt(prompt, settings, context)
     if not is_stored:
         await context.recorder.write_opening(instructions, past, prompt)
     model_history = await in_thread(lambda: messages.to_pydantic(past, context.store))
@@ -170,7 +175,8 @@ async def resume_run(
 
         async def load_input() -> _ModelInput | None:
             if all(m.role == "system" for m in run.messages):  # interrupted before the first prompt was stored
-                return await _opening_input(settings, context, media.load_content(run.input, store))
+                prompt = None if run.input is None else media.load_content(run.input, store)
+                return await _opening_input(settings, context, prompt)
             return await _resume_input(settings, context, run)
 
         async def work() -> None:
@@ -249,17 +255,23 @@ async def finish(
         RunFailed: the run failed, and is stored with the error.
     """
     recorder, store = context.recorder, context.store
-    try:
-        async with asyncio.timeout(settings.timeout_s) as limit:
-            await work()
-    except BaseException as error:
-        expired = isinstance(error, TimeoutError) and limit.expired()
-        reason = f"no answer within {settings.timeout_s:g} s" if expired else str(error) or "no reason given"
-        await _fail(context, error, before, reason)
-        raise
-    finally:
-        if recorder.folder.is_open:
-            await in_thread(recorder.folder.close)
+    with cancellation.cancellable(store, recorder.run) as request:
+        try:
+            async with asyncio.timeout(settings.timeout_s) as limit:
+                await work()
+        except BaseException as error:
+            expired = isinstance(error, TimeoutError) and limit.expired()
+            reason = f"no answer within {settings.timeout_s:g} s" if expired else str(error) or "no reason given"
+            try:
+                await _fail(context, error, None if cancellation.is_requested() else before, reason)
+            finally:
+                is_request_alone = request.end()
+            if not (isinstance(error, asyncio.CancelledError) and is_request_alone):
+                raise
+        finally:
+            if recorder.folder.is_open:
+                await in_thread(recorder.folder.close)
+        request.end()
     run = recorder.stored_run
     if run is None:
         run = await in_thread(lambda: store.get_run(context.run_id))

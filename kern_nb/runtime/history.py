@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from kern_nb.db import codec
-from kern_nb.extra_keys import BY_TOOL, RERUN_OF, STEP_PATH, TOOL_CALL_ID
+from kern_nb.extra_keys import BY_TOOL, CONTINUES, RERUN_OF, STEP_PATH, TOOL_CALL_ID
 from kern_nb.records import RESULT_ROLES, Message, message_text
 from kern_nb.runtime.context import RunContext
 from kern_nb.runtime.event_loop import in_thread
@@ -53,6 +53,10 @@ async def load(settings: AgentSettings, context: RunContext) -> tuple[list[Messa
                 member_id=member_id,
                 user_id=user_id,
             )
+        )
+    if CONTINUES in run.internal:  # whatever the limits
+        by_run |= await in_thread(
+            lambda: store.history_by_run(session_id, last_runs=1, before_run=run.run_index, user_id=user_id)
         )
     dropped = _over_budget(by_run, options.token_budget)
     summary = None

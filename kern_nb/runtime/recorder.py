@@ -28,6 +28,7 @@ from kern_nb.events import base
 from kern_nb.extra_keys import ARGS, BY_TOOL, DURATION_S, PARTS, UNKNOWN
 from kern_nb.interop import media, messages
 from kern_nb.records import Message, Requirement, Run, RunStatus, ToolCall, ToolStatus, Usage
+from kern_nb.runtime import cancellation
 from kern_nb.runtime.event_loop import in_thread
 from kern_nb.runtime.events import EventSource
 from kern_nb.runtime.run_state import RunState
@@ -111,10 +112,15 @@ class Recorder:
             copies = [history_copy(m) for m in history if self._storage.tool_messages or not messages.is_result(m)]
 
         def write() -> None:
-            first = opening_messages(instructions, copies, media.store_content(prompt, self.keep))
+            content = None if prompt is None else media.store_content(prompt, self.keep)
+            first = opening_messages(instructions, copies, content)
             self._track(self.store.append_messages(self.run.run_id, first))
 
         await in_thread(write)
+
+    def continue_after(self, history: Sequence[Message]) -> None:
+        """Note the results in the history of a run without a prompt: its first request repeats the last of them."""
+        self._ended_calls |= {message.tool_call_id for message in history if message.role == "tool"}
 
     async def write_request(self, request: pai.ModelRequest, *, opening: bool = False) -> None:
         """Write the parts of a request that are not stored yet. The prompt of an ``opening`` request is."""
@@ -259,6 +265,8 @@ class Recorder:
             if any(message.role == "assistant" for message in new):
                 self._partial_text = ""  # the answer is complete
 
+            cancellation.check()
+
         async with self._writing:  # so that messages are numbered in order
             await in_thread(write)
 
@@ -284,6 +292,8 @@ class Recorder:
         values: dict[str, Any] = {"session_state": await self._state_with_files(), "duration_s": self._duration_s()}
         values |= {"usage": Usage.total(self._usages), "internal": self.events.to_store("PAUSED")}
         await in_thread(lambda: self.store.pause_run(self.run.run_id, requirements, **values))
+        if self.run.parent_run_id is None:
+            await in_thread(lambda: cancellation.end_paused(self.store, self.run.run_id))
 
     async def finish(
         self,
@@ -321,6 +331,7 @@ class Recorder:
             self._buffer, self._partial_text = [], ""
             self._track(end.messages)
             self._track_end(status, end, values)
+            cancellation.check()
 
         try:
             await in_thread(write)
@@ -368,9 +379,9 @@ class Recorder:
 
 
 def opening_messages(instructions: str | None, copies: Sequence[Message], prompt: Any) -> list[Message]:
-    """Return the first messages of a run."""
+    """Return the first messages of a run; without a prompt, it answers the last message of the history."""
     system = [Message(role="system", content=instructions)] if instructions else []
-    return [*system, *copies, Message(role="user", content=prompt)]
+    return [*system, *copies, *([] if prompt is None else [Message(role="user", content=prompt)])]
 
 
 def history_copy(message: Message) -> Message:

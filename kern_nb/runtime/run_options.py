@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Generator, Sequence
 from typing import Any, TypedDict
 
 from kern_nb.events.base import BaseRunOutputEvent
-from kern_nb.records import Run
+from kern_nb.record_methods.requirements import ToolExecution
+from kern_nb.records import Requirement, Run
+from kern_nb.runtime.continuation import ContinueFrom
 
 Stream = Generator[BaseRunOutputEvent | Run, None, None]
 """What ``run(stream=True)`` returns; a run is among it with ``yield_run_output`` alone."""
@@ -15,8 +17,8 @@ AsyncStream = AsyncGenerator[BaseRunOutputEvent | Run, None]
 """What ``arun(stream=True)`` returns."""
 
 
-class ResumeOptions(TypedDict, total=False):
-    """Of ``continue_run``, without ``stream``."""
+class _CommonOptions(TypedDict, total=False):
+    """Of both, without ``stream``."""
 
     session_id: str | None
     user_id: str | None
@@ -24,7 +26,19 @@ class ResumeOptions(TypedDict, total=False):
     yield_run_output: bool
 
 
-class RunOptions(ResumeOptions, total=False):
+class ResumeOptions(_CommonOptions, total=False):
+    """Of ``continue_run``, without ``stream``."""
+
+    run_response: Run | None
+    requirements: Sequence[Requirement] | None
+    updated_tools: Sequence[ToolExecution] | None
+    input: Any
+    continue_from: ContinueFrom
+    fork: bool
+    regenerate: bool
+
+
+class RunOptions(_CommonOptions, total=False):
     """Of ``run``, without ``stream``."""
 
     session_state: dict[str, Any] | None
@@ -39,9 +53,12 @@ class AgentRunOptions(RunOptions, total=False):
     files: Any
 
 
-class WorkflowResumeOptions(ResumeOptions, total=False):
+class WorkflowResumeOptions(_CommonOptions, total=False):
     """Of a workflow's ``continue_run``, without ``stream``."""
 
+    run_response: Run | None
+    requirements: Sequence[Requirement] | None
+    step_requirements: Sequence[Requirement] | None
     rerun_interrupted: bool
 
 

@@ -72,6 +72,7 @@ class SessionAccess(ABC):
         for parameter in ("session_id", "user_id", "name", "id"):
             require_text(parameter, arguments[parameter])
         db, manager = arguments["db"], arguments["session_summary_manager"]
+        db = getattr(db, "store", db)  # of an asynchronous store
         if db is not None and not isinstance(db, (str, Path)) and not hasattr(db, "start_run"):
             raise BadUsage(f"db must be a store, a path or a URL, got {db!r}.", "For example: db='sessions.duckdb'.")
         if manager is not None and not hasattr(manager, "ensure_covers"):
@@ -107,7 +108,7 @@ class SessionAccess(ABC):
 
     @db.setter
     def db(self, store: SessionStore | str | Path | None) -> None:
-        self._db = store
+        self._db = getattr(store, "store", store)
 
     @property
     def store(self) -> SessionStore:
@@ -201,36 +202,35 @@ class SessionAccess(ABC):
         return Workspace(self.store, self.get_session_state(session_id, user_id=user_id), read_only=True)
 
     def update_session_state(
-        self, updates: dict[str, Any], session_id: str | None = None, *, user_id: str | None = None
+        self,
+        updates: dict[str, Any] | None = None,
+        session_id: str | None = None,
+        *,
+        session_state_updates: dict[str, Any] | None = None,
+        user_id: str | None = None,
     ) -> dict[str, Any]:
         """Set keys of a session's state, and return the new state.
 
         Args:
             updates: The keys to set.
             session_id: The session; the own session where None.
+            session_state_updates: Another name of ``updates``.
             user_id: The owner of the session.
 
         Raises:
+            BadUsage: there are no updates, or both names are used.
             OwnerMismatch: the session belongs to another user.
         """
+        if (updates is None) == (session_state_updates is None):
+            raise BadUsage("update_session_state takes updates.", "For example: update_session_state({'items': []})")
+        updates = session_state_updates if updates is None else updates
         session_id = self._require_session_id(session_id)
         self._forget(self.store, session_id)
-        return self.store.update_session_state(session_id, updates, user_id=self._user(user_id))
+        return self.store.update_session_state(session_id, updates or {}, user_id=self._user(user_id))
 
     def get_session_name(self, session_id: str | None = None, *, user_id: str | None = None) -> str | None:
         """Return the title of a session."""
         return self._require_session(session_id, user_id).session_name
-
-    def set_session_name(
-        self, session_name: str | None, session_id: str | None = None, *, user_id: str | None = None
-    ) -> str:
-        """Set the title of a session, and return it."""
-        if session_name is None:
-            raise BadUsage("session_name must be a str, got None.", "For example: session_name='Refunds'.")
-        session_id = self._require_session(session_id, user_id).session_id
-        self._forget(self.store, session_id)
-        self.store.rename_session(session_id, session_name, user_id=self._user(user_id))
-        return session_name
 
     def get_session_summary(
         self, session_id: str | None = None, *, user_id: str | None = None

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-from kern_nb.runtime.session_access import SessionAccess
+from kern_nb.runtime.session_methods import SessionMethods
 
 if TYPE_CHECKING:
     from kern_nb.db import SessionStore
     from kern_nb.records import Session
 
 
-class SessionCache(SessionAccess):
+class SessionCache(SessionMethods):
     """Session methods with ``cache_session``."""
 
     def __init__(self, arguments: dict[str, Any]) -> None:

@@ -6,11 +6,12 @@ import asyncio
 import copy
 import logging
 from abc import abstractmethod
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, Unpack, overload
 
 from kern_nb.errors import BadUsage, did_you_mean
+from kern_nb.extra_keys import CONTINUES
 from kern_nb.runtime.run_modes import RunModes
 from kern_nb.runtime.session_access import require_state, require_text
 
@@ -18,8 +19,10 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from kern_nb.db import SessionStore
-    from kern_nb.records import Run
+    from kern_nb.record_methods.requirements import ToolExecution
+    from kern_nb.records import Requirement, Run
     from kern_nb.runtime.context import RunContext
+    from kern_nb.runtime.continuation import ContinueFrom
     from kern_nb.runtime.events import Emit
     from kern_nb.runtime.run_modes import RunFunction
     from kern_nb.runtime.run_options import AsyncStream, ResumeOptions, RunOptions, Stream
@@ -168,16 +171,27 @@ class SessionOwner(RunModes):
 
     @overload
     def continue_run(
-        self, run_id: str | int | Run, *, stream: Literal[False] | None = None, **options: Unpack[ResumeOptions]
+        self,
+        run_id: str | int | Run | None = None,
+        *,
+        stream: Literal[False] | None = None,
+        **options: Unpack[ResumeOptions],
     ) -> Run: ...
     @overload
     def continue_run(
-        self, run_id: str | int | Run, *, stream: Literal[True], **options: Unpack[ResumeOptions]
+        self, run_id: str | int | Run | None = None, *, stream: Literal[True], **options: Unpack[ResumeOptions]
     ) -> Stream: ...
     def continue_run(
         self,
-        run_id: str | int | Run,
+        run_id: str | int | Run | None = None,
         *,
+        run_response: Run | None = None,
+        requirements: Sequence[Requirement] | None = None,
+        updated_tools: Sequence[ToolExecution] | None = None,
+        input: Any = None,
+        continue_from: ContinueFrom = "end",
+        fork: bool = False,
+        regenerate: bool = False,
         session_id: str | None = None,
         user_id: str | None = None,
         stream: bool | None = None,
@@ -185,21 +199,34 @@ class SessionOwner(RunModes):
         yield_run_output: bool = False,
     ) -> Run | Stream:
         """Continue a run synchronously; see `acontinue_run`."""
-        work = self._resume(run_id, session_id, user_id)
+        arguments = {"requirements": requirements, "tools": updated_tools, "input": input, "fork": fork}
+        arguments |= {"continue_from": continue_from, "regenerate": regenerate}
+        work = self._prepare_continuation(run_id, run_response, session_id, user_id, arguments)
         return self._run_sync(work, self._options(stream=stream, details=stream_events, yield_run=yield_run_output))
 
     @overload
     def acontinue_run(
-        self, run_id: str | int | Run, *, stream: Literal[False] | None = None, **options: Unpack[ResumeOptions]
+        self,
+        run_id: str | int | Run | None = None,
+        *,
+        stream: Literal[False] | None = None,
+        **options: Unpack[ResumeOptions],
     ) -> Coroutine[Any, Any, Run]: ...
     @overload
     def acontinue_run(
-        self, run_id: str | int | Run, *, stream: Literal[True], **options: Unpack[ResumeOptions]
+        self, run_id: str | int | Run | None = None, *, stream: Literal[True], **options: Unpack[ResumeOptions]
     ) -> AsyncStream: ...
     def acontinue_run(
         self,
-        run_id: str | int | Run,
+        run_id: str | int | Run | None = None,
         *,
+        run_response: Run | None = None,
+        requirements: Sequence[Requirement] | None = None,
+        updated_tools: Sequence[ToolExecution] | None = None,
+        input: Any = None,
+        continue_from: ContinueFrom = "end",
+        fork: bool = False,
+        regenerate: bool = False,
         session_id: str | None = None,
         user_id: str | None = None,
         stream: bool | None = None,
@@ -211,8 +238,20 @@ class SessionOwner(RunModes):
         Of several concurrent callers, one continues the run. A tool that had started when its process died is not run
         again: the model learns that its effect is unknown.
 
+        With ``input``, of a run that is not paused, and with ``continue_from``, ``fork`` or ``regenerate``, the result
+        is a new run in a branch of the session, whose id is ``run.session_id``. The original run does not change.
+
         Args:
             run_id: The run, or its id; or ``chat/2``; or, with ``session_id``, its index or a unique prefix of its id.
+            run_response: The run, as an agent returned it.
+            requirements: Requirements with answers to store first: all of them, or none if one has an answer by now.
+                Those of a run that is passed as an object are among them.
+            updated_tools: Calls of ``run.tools``, whose answers are stored likewise.
+            input: A further input after the run.
+            continue_from: The number of the run's messages to keep; ``"last_user"`` for those up to its last user's
+                message; ``"end"`` for all. Without an ``input``, the model answers the last of them.
+            fork: Whether to continue in a branch in any case.
+            regenerate: Whether the model is to give the last answer again; results of tools are kept.
             session_id: Its session.
             user_id: The owner of the session; the agent's own user where None. A session without an owner becomes
                 theirs.
@@ -223,17 +262,42 @@ class SessionOwner(RunModes):
         Raises:
             RunNotFound: there is no such run, or its session belongs to another user.
             StillWaiting: requirements are pending.
+            AlreadyResolved: a requirement has an answer already; none is stored.
             AlreadyClaimed: another caller continues it.
             RunClosed: it has ended.
             RunFailed: it ended with an error.
+            BadUsage: the arguments contradict each other, or there is nothing to answer.
         """
-        work = self._resume(run_id, session_id, user_id)
+        arguments = {"requirements": requirements, "tools": updated_tools, "input": input, "fork": fork}
+        arguments |= {"continue_from": continue_from, "regenerate": regenerate}
+        work = self._prepare_continuation(run_id, run_response, session_id, user_id, arguments)
         return self._run_async(work, self._options(stream=stream, details=stream_events, yield_run=yield_run_output))
 
-    def _resume(
-        self, run_id: str | int | Run, session_id: str | None, user_id: str | None, **options: Any
+    def _prepare_continuation(
+        self,
+        run_id: str | int | Run | None,
+        run_response: Run | None,
+        session_id: str | None,
+        user_id: str | None,
+        arguments: dict[str, Any],
+        **options: Any,
     ) -> RunFunction:
-        return lambda emit: self._resume_run(run_id, session_id, emit, user_id=user_id, **options)
+        """Check the arguments of `continue_run`, and return what continues the run."""
+        from kern_nb.runtime.continuation import Continuation, continue_run, find_run_id
+
+        requirements = list(arguments.pop("requirements", None) or ())
+        reference = find_run_id(run_id, run_response, requirements)
+        requirements += getattr(reference, "requirements", ())
+        tools = arguments.pop("tools", None) or ()
+        continuation = Continuation(requirements=requirements, tools=tools, **arguments)
+        return lambda emit: continue_run(self, reference, continuation, session_id, user_id, emit, **options)
+
+    def _require_kind(self, run: Run) -> None:
+        """Raise BadUsage for a run of another kind of owner."""
+        if (kind := run.run_type) != self.session_type:
+            owner = run.agent_id or run.team_id or run.workflow_id
+            message = f"Run {run.run_id} belongs to the {kind} {owner!r}, not to a {self.session_type}."
+            raise BadUsage(message, f"Continue it with the {kind}.")
 
     def _start(
         self,
@@ -265,7 +329,8 @@ class SessionOwner(RunModes):
         """Check the arguments of a run, before anything is stored, and return what makes it."""
         from kern_nb.runtime.settings import Request
 
-        prompt = self._build_prompt(input, **media)
+        # A run that continues another one may just answer its last message.
+        prompt = None if input is None and CONTINUES in extra else self._build_prompt(input, **media)
         store = parent.store if parent else self.store
         request = Request(prompt, session_id, user_id, require_state(session_state), parent, extra)
 
@@ -302,10 +367,7 @@ class SessionOwner(RunModes):
             before = await in_thread(lambda: self._find_run(run_id, session_id, user_id))
         try:
             settings = self._settings(parent)
-            if (kind := before.run_type) != self.session_type:
-                owner = before.agent_id or before.team_id or before.workflow_id
-                message = f"Run {before.run_id} belongs to the {kind} {owner!r}, not to a {self.session_type}."
-                raise BadUsage(message, f"Continue it with the {kind}.")
+            self._require_kind(before)
             resume = import_module(self._engine_module).resume_run
             run: Run = await resume(settings, store, before, emit, parent, user_id, **options)
         finally:
@@ -345,40 +407,6 @@ class SessionOwner(RunModes):
             await asyncio.shield(asyncio.wrap_future(future))
             session = await in_thread(lambda: store.get_session(run.session_id or "", runs=False))
             events.emit(SummaryCompleted, session_summary=parse_summary(session))
-
-    # Titles -----------------------------------------------------------------------------------------------------------
-
-    def set_session_name(
-        self,
-        session_name: str | None = None,
-        session_id: str | None = None,
-        *,
-        autogenerate: bool = False,
-        user_id: str | None = None,
-    ) -> str:
-        """Set the title of a session, and return it. Without one, or with ``autogenerate``, the model writes it.
-
-        Args:
-            session_name: The title.
-            session_id: The session; the own session where None.
-            autogenerate: Whether the model writes the title.
-            user_id: The owner of the session.
-
-        Raises:
-            SessionNotFound: there is no such session of the user.
-        """
-        target = self._require_session(session_id, user_id).session_id
-        if session_name is None or autogenerate:
-            from kern_nb.runtime import event_loop
-            from kern_nb.runtime.summaries import generate_title
-
-            store, model, owner = self.store, self._title_model(), self._user(user_id)
-            session_name = event_loop.run(lambda: generate_title(store, target, model, owner))
-        return super().set_session_name(session_name, target, user_id=user_id)
-
-    def _title_model(self) -> Any:
-        """Return the model that writes titles."""
-        return getattr(self, "model", None)
 
     def _start_summary(self, store: SessionStore, run: Run) -> Future[None] | None:
         """Update the session's summary in the background after a completed run, where summaries are enabled.

@@ -23,6 +23,7 @@ from kern_nb.batches import group_by_size
 from kern_nb.db import SessionStore
 from kern_nb.db.reads import INSTRUCTION_ROLES, input_and_output
 from kern_nb.errors import BadUsage, ReadOnlyStore, RunFailed, SummaryFailed
+from kern_nb.record_methods.summaries import stored_summary, summary_coverage, summary_record, summary_topics
 from kern_nb.records import Message, Session, SessionSummary, message_text
 from kern_nb.runtime import event_loop
 from kern_nb.runtime.event_loop import in_thread
@@ -104,7 +105,7 @@ class SessionSummaryManager:
         """
         session = await in_thread(lambda: store.get_session(session_id, runs=False))
         old = (session.summary if session else None) or {}
-        last, unfinished = _coverage(old)
+        last, unfinished = summary_coverage(old)
         new = await in_thread(lambda: store.history_by_run(session_id, after_run=last, also=unfinished))
         if not new:
             current = parse_summary(session)
@@ -122,13 +123,13 @@ class SessionSummaryManager:
             summary = await self._update_batch(store, session_id, summary, batch, model)
             if on_answer is not None:
                 on_answer()
-        return _to_record(session_id, summary).model_copy(update={"runs_since": 0})
+        return summary_record(session_id, summary).model_copy(update={"runs_since": 0})
 
     async def _update_batch(
         self, store: SessionStore, session_id: str, old: dict[str, Any], runs: dict[int, list[Message]], model: Any
     ) -> dict[str, Any]:
         """Extend the summary by a batch of runs, and store it."""
-        last, unfinished = _coverage(old)
+        last, unfinished = summary_coverage(old)
         reached = max(last, *runs)
         new_unfinished = await in_thread(lambda: store.unfinished_runs(session_id, upto=reached))
         text = old.get("summary") if isinstance(old.get("summary"), str) else None
@@ -155,7 +156,7 @@ class SessionSummaryManager:
             raise BadUsage(f"Run {ref} has no messages.", f"Show it with %kern show {ref}")
         summary = await self.extend(None, lines, model)
         summary |= {"updated_at": datetime.now(UTC).isoformat(), "model": models.model_name(self.model or model)}
-        return _to_record(session_id, summary).model_copy(update={"run_index": run_index})
+        return summary_record(session_id, summary).model_copy(update={"run_index": run_index})
 
     async def extend(
         self, old: str | None, lines: Iterable[str], model: Any = None, *, heading: str = _NEW_RUNS_HEADING
@@ -188,7 +189,7 @@ class SessionSummaryManager:
     async def ensure_covers(self, store: SessionStore, session_id: str, runs: set[int], model: Any) -> str | None:
         """Return the text of a summary that covers the runs, after an update if necessary; None where that fails."""
         session = await in_thread(lambda: store.get_session(session_id, runs=False))
-        last, unfinished = _coverage((session.summary if session else None) or {})
+        last, unfinished = summary_coverage((session.summary if session else None) or {})
         if any(run > last or run in unfinished for run in runs):
             try:
                 await self.update(store, session_id, model)
@@ -216,45 +217,9 @@ def _lines_of_run(store: SessionStore, session_id: str, run_index: int) -> list[
     return lines + ([f"The run ended as {run.status}: {run.error}"] if run.error else [])
 
 
-def _coverage(summary: dict[str, Any]) -> tuple[int, list[int]]:
-    """Return the last run that a summary covers, or -1, and earlier runs that had not ended."""
-    last, unfinished = summary.get("last_run_index"), summary.get("unfinished_runs")
-    if not isinstance(last, int) or not isinstance(summary.get("summary"), str):
-        last = -1
-    return last, (unfinished if isinstance(unfinished, list) else [])
-
-
 def parse_summary(session: Session | None) -> SessionSummary | None:
     """Return the summary of a session as a record; None without one."""
-    summary = session.summary if session else None
-    if session is None or not summary or not isinstance(summary.get("summary"), str):
-        return None
-    return _to_record(session.session_id, summary)
-
-
-def _to_record(session_id: str, summary: dict[str, Any]) -> SessionSummary:
-    last, _ = _coverage(summary)
-    model, time = summary.get("model"), summary.get("updated_at")
-    updated_at = None
-    with contextlib.suppress(ValueError, TypeError, OverflowError, OSError):  # a value of another framework
-        if isinstance(time, str):
-            updated_at = datetime.fromisoformat(time)
-        elif time:
-            updated_at = datetime.fromtimestamp(time, UTC)
-    return SessionSummary(
-        summary=summary["summary"],
-        topics=_topics(summary),
-        updated_at=updated_at,
-        session_id=session_id,
-        last_run_index=None if last < 0 else last,
-        model=model if isinstance(model, str) else None,
-    )
-
-
-def _topics(summary: dict[str, Any]) -> list[str]:
-    topics = summary.get("topics")
-    topics = topics.split(",") if isinstance(topics, str) else topics
-    return [topic.strip() for topic in topics if isinstance(topic, str)] if isinstance(topics, list) else []
+    return None if session is None else stored_summary(session.session_id, session.summary)
 
 
 def _line(message: Message) -> str:
@@ -272,7 +237,7 @@ def _parse_answer(answer: str) -> dict[str, Any]:
         with contextlib.suppress(ValueError, RecursionError):
             value, _ = json.JSONDecoder().raw_decode(answer, start.start())
             if isinstance(value, dict) and isinstance(value.get("summary"), str):
-                return {"summary": value["summary"], "topics": _topics(value)}
+                return {"summary": value["summary"], "topics": summary_topics(value)}
     return {"summary": answer.strip(), "topics": []}
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self, Unpa
 
 from kern_nb.errors import BadUsage
 from kern_nb.extra_keys import ADDITIONAL_DATA
+from kern_nb.runtime.async_methods import async_method
 from kern_nb.runtime.session_access import require_dict
 from kern_nb.runtime.session_owner import SessionOwner
 from kern_nb.runtime.unsupported import refuse_unsupported
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from kern_nb.db import SessionStore
-    from kern_nb.records import Run, SessionType
+    from kern_nb.records import Requirement, Run, SessionType
     from kern_nb.runtime.context import RunContext
     from kern_nb.runtime.run_modes import RunFunction
     from kern_nb.runtime.run_options import AsyncStream, Stream, WorkflowResumeOptions, WorkflowRunOptions
@@ -293,18 +294,25 @@ class Workflow(SessionOwner):
             message = f"The input does not fit {schema.__name__}: {error}"
             raise BadUsage(message, f"Pass an instance of {schema.__name__}, or a dict with its fields.") from None
 
-    @overload
+    @overload  # type: ignore[override] # a workflow is not continued in a branch
     def continue_run(
-        self, run_id: str | int | Run, *, stream: Literal[False] | None = None, **options: Unpack[WorkflowResumeOptions]
+        self,
+        run_id: str | int | Run | None = None,
+        *,
+        stream: Literal[False] | None = None,
+        **options: Unpack[WorkflowResumeOptions],
     ) -> Run: ...
     @overload
     def continue_run(
-        self, run_id: str | int | Run, *, stream: Literal[True], **options: Unpack[WorkflowResumeOptions]
+        self, run_id: str | int | Run | None = None, *, stream: Literal[True], **options: Unpack[WorkflowResumeOptions]
     ) -> Stream: ...
     def continue_run(
         self,
-        run_id: str | int | Run,
+        run_id: str | int | Run | None = None,
         *,
+        run_response: Run | None = None,
+        requirements: Sequence[Requirement] | None = None,
+        step_requirements: Sequence[Requirement] | None = None,
         session_id: str | None = None,
         user_id: str | None = None,
         rerun_interrupted: bool = False,
@@ -313,21 +321,30 @@ class Workflow(SessionOwner):
         yield_run_output: bool = False,
     ) -> Run | Stream:
         """Continue a run synchronously; see `acontinue_run`."""
-        work = self._resume(run_id, session_id, user_id, rerun_interrupted=rerun_interrupted)
+        answers = {"requirements": [*(requirements or ()), *(step_requirements or ())]}
+        options = {"rerun_interrupted": rerun_interrupted}
+        work = self._prepare_continuation(run_id, run_response, session_id, user_id, answers, **options)
         return self._run_sync(work, self._options(stream=stream, details=stream_events, yield_run=yield_run_output))
 
-    @overload
+    @overload  # type: ignore[override] # as above
     def acontinue_run(
-        self, run_id: str | int | Run, *, stream: Literal[False] | None = None, **options: Unpack[WorkflowResumeOptions]
+        self,
+        run_id: str | int | Run | None = None,
+        *,
+        stream: Literal[False] | None = None,
+        **options: Unpack[WorkflowResumeOptions],
     ) -> Coroutine[Any, Any, Run]: ...
     @overload
     def acontinue_run(
-        self, run_id: str | int | Run, *, stream: Literal[True], **options: Unpack[WorkflowResumeOptions]
+        self, run_id: str | int | Run | None = None, *, stream: Literal[True], **options: Unpack[WorkflowResumeOptions]
     ) -> AsyncStream: ...
     def acontinue_run(
         self,
-        run_id: str | int | Run,
+        run_id: str | int | Run | None = None,
         *,
+        run_response: Run | None = None,
+        requirements: Sequence[Requirement] | None = None,
+        step_requirements: Sequence[Requirement] | None = None,
         session_id: str | None = None,
         user_id: str | None = None,
         rerun_interrupted: bool = False,
@@ -341,6 +358,10 @@ class Workflow(SessionOwner):
 
         Args:
             run_id: The run, or its id; or ``chat/2``; or, with ``session_id``, its index or a unique prefix of its id.
+            run_response: The run, as a workflow returned it.
+            requirements: Requirements with answers to store first: all of them, or none if one has an answer by now.
+                Those of a run that is passed as an object are among them.
+            step_requirements: Another name of ``requirements``.
             session_id: Its session.
             user_id: The owner of the session; the workflow's own user where None.
             rerun_interrupted: Whether a function that was interrupted, and may have taken effect, runs again.
@@ -350,11 +371,14 @@ class Workflow(SessionOwner):
 
         Raises:
             StillWaiting: requirements are pending.
+            AlreadyResolved: a requirement has an answer already; none is stored.
             AlreadyClaimed: another caller continues it.
             RunClosed: it has ended.
             RunFailed: it ended with an error.
         """
-        work = self._resume(run_id, session_id, user_id, rerun_interrupted=rerun_interrupted)
+        answers = {"requirements": [*(requirements or ()), *(step_requirements or ())]}
+        options = {"rerun_interrupted": rerun_interrupted}
+        work = self._prepare_continuation(run_id, run_response, session_id, user_id, answers, **options)
         return self._run_async(work, self._options(stream=stream, details=stream_events, yield_run=yield_run_output))
 
     def get_chat_history(
@@ -383,6 +407,8 @@ class Workflow(SessionOwner):
         )
         exchanges = (pair for pair in pairwise(messages) if tuple(message.role for message in pair) == _EXCHANGE)
         return [WorkflowExchange(a.content, b.content) for a, b in exchanges if a.content and b.content]
+
+    aget_chat_history = async_method(get_chat_history)
 
     def steps_of(self, run_id: str) -> list[Run]:
         """Return the runs of the steps of a run, in order; ``extra["step"]`` is the step's name."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import sys
@@ -190,10 +191,30 @@ def tell_state(target: str, session_id: str) -> None:
         i += 1
 
 
+def run_agent(target: str, session_id: str, *, quiet: bool) -> list[Any]:
+    """Run an agent whose tool is called endlessly, or waits; return the status of its run, and its last message."""
+    from kern_nb.agent import Agent, RunContext
+    from kern_nb.db import heartbeats
+    from kern_nb.models.scripted import ScriptedModel, call
+
+    heartbeats.INTERVAL_S = 0.2 if quiet else 600.0
+    heartbeats._heartbeats = heartbeats._Heartbeats()  # the thread of an earlier run waits longer
+
+    async def step(run_context: RunContext) -> str:
+        send(run_id=run_context.run_id)
+        await asyncio.sleep(3600 if quiet else 0.1)
+        return "done"
+
+    model = ScriptedModel(lambda _: call("step"))
+    agent = Agent(model, db=store_at(target), tools=[step], session_id=session_id, max_requests=None)
+    run = agent.run("Go")
+    return [run.run_id, run.status, run.messages[-1].role]
+
+
 connections: dict[str, Any] = {}
 CALLS = (
     *(process_id, append, make, set_keys, begin, write_messages, write_until, time_one, hold, let_go, opens),
-    *(begin_many, compete, answer, keep, tell_state),
+    *(begin_many, compete, answer, keep, tell_state, run_agent),
 )
 
 if __name__ == "__main__":

@@ -82,6 +82,7 @@ WRITES = {
     "handoff": (lambda s, u: s.handoff("of alice", to="someone", by="someone", user_id=u), RequirementNotFound),
     "resolve": (lambda s, u: s.resolve("ask", approve=True, by="someone", user_id=u), RequirementNotFound),
     "claim_run": (lambda s, u: s.claim_run("r2", user_id=u), RunNotFound),
+    "cancel_run": (lambda s, u: s.cancel_run("r2", user_id=u), RunNotFound),
     "pop_message": (lambda s, u: s.pop_message("of alice", user_id=u), OwnerMismatch),
     "delete_run": (lambda s, u: s.delete_run("member", detach_branches=True, user_id=u), RunNotFound),
     "delete_runs": (lambda s, u: s.delete_runs("of alice", after=0, user_id=u), OwnerMismatch),

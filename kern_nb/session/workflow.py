@@ -1,0 +1,7 @@
+"""`WorkflowSession`: a `Session` is one of any kind, which its ``session_type`` names."""
+
+from __future__ import annotations
+
+from kern_nb.records import Session as WorkflowSession
+
+__all__ = ["WorkflowSession"]

@@ -1,0 +1,7 @@
+"""Steps that repeat, where users of Agno look for it."""
+
+from __future__ import annotations
+
+from kern_nb.runtime.workflow_nodes import Loop
+
+__all__ = ["Loop"]
