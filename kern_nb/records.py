@@ -33,6 +33,7 @@ from kern_nb.extra_keys import EVENTS
 from kern_nb.record_methods.requirements import RequirementMethods
 from kern_nb.record_methods.runs import RunMethods
 from kern_nb.record_methods.sessions import SessionMethods
+from kern_nb.record_methods.tool_calls import ToolCallMethods
 from kern_nb.record_methods.steps import StepRequirementMethods, StepRunMethods
 
 if TYPE_CHECKING:
@@ -181,7 +182,7 @@ class SessionMetrics(Usage):
     duration_s: float | None = None
 
 
-class ToolCall(Record):
+class ToolCall(ToolCallMethods, Record):
     """One call of a tool.
 
     ``args`` is the decoded object, or the source's text if that is not JSON. ``caller`` is "assistant", or "user" for

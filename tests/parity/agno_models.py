@@ -33,7 +33,7 @@ class Scripted(Model):
                 calls.append({"id": f"call_{uuid4().hex[:8]}", "type": "function", "function": function})
             else:
                 texts.append(part)
-        return ModelResponse(role="assistant", content="".join(texts), tool_calls=calls)
+        return ModelResponse(role="assistant", content="".join(texts) or None, tool_calls=calls)
 
     def invoke(self, messages: list[Any], *args: Any, **options: Any) -> ModelResponse:
         return self.respond(messages, **options)

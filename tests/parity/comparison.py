@@ -69,11 +69,18 @@ def differences(theirs: Recorder, ours: Recorder) -> list[Difference]:
 def _request_differences(at: str, theirs: dict[str, Any] | None, ours: dict[str, Any] | None) -> list[Difference]:
     if theirs is None or ours is None:
         return [Difference(at, theirs, ours)]
-    parts = {"tools": (theirs["tools"], ours["tools"])}
+    parts: dict[str, tuple[list[Any], list[Any]]] = {"tools": (theirs["tools"], ours["tools"])}
     for part, is_part in (("system", _is_system), ("messages", lambda message: not _is_system(message))):
         both = [[message for message in request["messages"] if is_part(message)] for request in (theirs, ours)]
+        if part == "system":
+            both = [_system_text(messages) for messages in both]
         parts[part] = (both[0], both[1])
     return [Difference(f"{at}: {part}", a, b) for part, (a, b) in parts.items() if a != b]
+
+
+def _system_text(messages: list[dict[str, Any]]) -> list[str]:
+    """The texts of system messages, without differences of blank lines."""
+    return [re.sub(r"\n{2,}", "\n\n", message["content"]).strip() for message in messages]
 
 
 def _is_system(message: dict[str, Any]) -> bool:

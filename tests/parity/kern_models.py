@@ -10,6 +10,7 @@ from uuid import uuid4
 
 from pydantic_ai.messages import ModelMessage, ModelResponse, TextPart, ToolCallPart
 from pydantic_ai.models.function import AgentInfo, DeltaToolCall, FunctionModel
+from pydantic_ai.profiles import ModelProfile
 from recording import Answer, Call, Recorder
 
 from kern_nb.interop.messages import to_messages
@@ -39,7 +40,9 @@ def scripted(recorder: Recorder, name: str, answers: list[Answer]) -> FunctionMo
             else:
                 yield part
 
-    return FunctionModel(answer, stream_function=stream, model_name=name)
+    # As Agno's scripted models, without support of JSON schemas: an output schema is part of the prompt.
+    profile: ModelProfile = {"supports_json_schema_output": False}
+    return FunctionModel(answer, stream_function=stream, model_name=name, profile=profile)
 
 
 def parity_model(recorder: Recorder) -> ModuleType:

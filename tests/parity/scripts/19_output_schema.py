@@ -18,7 +18,6 @@ agent = Agent(
     db=SqliteDb(db_file="agent.db"),
     session_id="cities",
     output_schema=City,
-    use_json_mode=True,
     add_history_to_context=True,
 )
 show("city", agent.run("Rome").content)

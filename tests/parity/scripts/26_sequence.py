@@ -27,5 +27,4 @@ workflow = Workflow(
 run = workflow.run(input="roses")
 show("answer", run.content)
 show("status", run.status)
-show("steps", [(step.step_name, step.content) for step in run.step_results])
 show("state", workflow.get_session_state(session_id="poem"))
