@@ -82,6 +82,9 @@ _BY_REASON = {
         "debug_mode", "debug_level",
     ),
     Refusal("telemetry is", "Leave it out: nothing is sent anywhere."): ("telemetry",),
+    Refusal("printed runs of members are", "Use %kern show, or team.store.member_runs(run.run_id)."): (
+        "show_members_responses",
+    ),
     Refusal("loops over tasks are", "A Workflow has loops: Loop(steps=[team], ...)"): ("max_iterations",),
 }  # fmt: skip
 
