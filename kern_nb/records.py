@@ -327,6 +327,9 @@ class Run(StepRunMethods, RunMethods, DisplayMixin, Record):
     extra: Object = Field(default_factory=dict)
     internal: Object = Field(default_factory=dict)
 
+    member_responses: list[Run] = Field(default_factory=list, exclude=True, repr=False)
+    """The members' runs, of a team with ``store_member_responses``; they are stored as runs of their own."""
+
     @property
     def events(self) -> list[BaseRunOutputEvent]:
         """The events of a run of an agent with ``store_events``, in order; they are in ``internal["events"]``."""

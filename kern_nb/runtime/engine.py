@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import copy
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
@@ -334,7 +334,9 @@ async def _drive(
         reason = error.message.partition(". Consider ")[0]  # without advice that is not for an agent of kern_nb
         raise RunFailed(f"{type(error).__name__}: {reason}", hint) from error
     output = result.output if result else None
-    if isinstance(output, DeferredToolRequests):
+    if result is None and recorder.outputs:
+        await recorder.finish("COMPLETED", output=combine_outputs(recorder.outputs))
+    elif isinstance(output, DeferredToolRequests):
         last = result.new_messages()[-1:] if result else []
         for message in last:  # results of calls beside the deferred ones, for which no tool ran
             if message.kind == "request":
@@ -345,6 +347,12 @@ async def _drive(
         if settings.output is not None and output is not None:
             output = settings.output.to_json(output)
         await recorder.finish("COMPLETED", output=output)
+
+
+def combine_outputs(outputs: Sequence[Any]) -> Any:
+    """Return the output of a run that ends with results of tools: the only one, or the texts of several."""
+    values = [media.plain_value(output) for output in outputs]
+    return values[0] if len(values) == 1 else "\n\n".join(media.as_text(value) for value in values)
 
 
 async def _loop(
@@ -372,6 +380,8 @@ async def _loop(
             if PydanticAgent.is_model_request_node(node):
                 await recorder.write_request(node.request, opening=opening)
                 opening = False
+                if recorder.outputs:
+                    return None
                 recorder.events.emit(base.RequestStarted, model=model.model_name)
                 await recorder.events.caught_up()
                 if recorder.events.is_streamed:

@@ -83,6 +83,7 @@ class Recorder:
         self._edited_args: dict[str, Any] = {}
         self._stored_args = {call.tool_call_id: call.args for m in run.messages for call in m.tool_calls}
         self.has_written = False
+        self.outputs: list[Any] = []
         self.unknown_calls: set[str | None] = set()
         self._ids = {call.tool_call_id for m in run.messages for call in m.tool_calls}
         self._ended_calls = {m.tool_call_id for m in run.messages if m.role == "tool"}
@@ -245,6 +246,10 @@ class Recorder:
                 text = f"{type(reason).__name__}: {reason}" if is_invalid else "Not run: another call was not valid."
                 output = media.ToolOutput(text, text)
                 await self.append([messages.result_message(call_id, part.tool_name, output, is_error=True)])
+
+    def end_with(self, output: Any) -> None:
+        """Let the run end with an output, that of a tool which is running, before the model is called again."""
+        self.outputs.append(output)
 
     async def flush(self) -> None:
         """Store a buffered answer: the next step may take long."""

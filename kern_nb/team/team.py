@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from kern_nb.agent.agent import Agent
-from kern_nb.errors import BadUsage, RunFailed, did_you_mean
-from kern_nb.extra_keys import TOOL_CALL_ID
+from kern_nb.errors import BadUsage, did_you_mean
 from kern_nb.runtime.unsupported import refuse_unsupported
+from kern_nb.team.mode import TeamMode
 
 if TYPE_CHECKING:
     from kern_nb.records import Run, SessionType
     from kern_nb.runtime.context import RunContext
+    from kern_nb.runtime.delegation import Delegation
+    from kern_nb.runtime.events import Emit
+    from kern_nb.runtime.run_modes import RunFunction
 
 __all__ = ["Team"]
-
-_DELEGATE = "delegate_task_to_member"
 
 
 class Team(Agent):
@@ -40,13 +40,24 @@ class Team(Agent):
     runs. If a member's run pauses, so does the leader's; its ``requirements`` are the member's.
 
     Args:
-        members: Agents or teams, each with its own id.
-        model: The leader's model.
+        members: Agents or teams. One without a name and an id gets the id ``agent``, ``agent-2`` and so on; without
+            members, the leader answers alone.
+        model: The leader's model, and that of members without one.
+        mode: ``"coordinate"``: the leader gives tasks to members and answers from what they say; ``"route"``: it
+            selects a member, whose answer is the team's; ``"broadcast"``: one call gives the same task to all members,
+            which run concurrently. Or a `TeamMode`.
+        respond_directly: End the run with a member's answer, as in the mode ``"route"``.
+        delegate_to_all_members: Give each task to all members, as in the mode ``"broadcast"``.
+        determine_input_for_members: Whether members get the task that the leader writes, or the input of its run.
+        add_team_history_to_members: Tell members the inputs and answers of the team's earlier runs.
+        num_team_history_runs: The number of these runs.
+        share_member_interactions: Tell members what others were asked and answered in the same run.
+        store_member_responses: Return runs with ``member_responses``: the members' runs, which are stored anyway.
         stream_member_events: Whether streams have the events of the members.
         **options: As for `kern_nb.agent.Agent`.
 
     Raises:
-        BadUsage: there are no members, or two have the same id.
+        BadUsage: two members have the same id, or a parameter is not valid.
     """
 
     session_type: ClassVar[SessionType] = "team"
@@ -58,79 +69,107 @@ class Team(Agent):
         members: Sequence[Agent] = (),
         model: Any = None,
         *,
+        mode: TeamMode | str | None = None,
+        respond_directly: bool = False,
+        delegate_to_all_members: bool = False,
+        determine_input_for_members: bool = True,
+        add_team_history_to_members: bool = False,
+        num_team_history_runs: int = 3,
+        share_member_interactions: bool = False,
+        store_member_responses: bool = False,
         stream_member_events: bool = True,
         **options: Any,
     ) -> None:
+        arguments = {name: value for name, value in locals().items() if name not in ("self", "options", "__class__")}
         super().__init__(model, **options)
-        self._arguments |= {"members": list(members), "stream_member_events": stream_member_events}
-        if invalid := [member for member in members if not isinstance(member, Agent)]:
-            raise BadUsage(
-                f"A member must be an agent or a team, got {invalid[0]!r}.", "Team(members=[Agent(...), ...])"
-            )
-        self.members = {member.id: member for member in members}
-        if not members:
-            raise BadUsage("A team needs members.", "Team(members=[Agent(...), Agent(...)], ...)")
-        if len(self.members) < len(members):
-            ids = ", ".join(member.id for member in members)
-            raise BadUsage(f"Two members have the same id: {ids}.", "Pass each a name or an id.")
+        self._arguments |= arguments | {"members": list(members)}
+        self.members = _by_id(members)
+        self.mode = _load_mode(mode, respond_directly=respond_directly, to_all=delegate_to_all_members)
+        if isinstance(num_team_history_runs, bool) or not isinstance(num_team_history_runs, int):
+            message = f"num_team_history_runs must be an int, got {num_team_history_runs!r}."
+            raise BadUsage(message, "For example: num_team_history_runs=3.")
 
     _reinitialize: ClassVar[Callable[..., None]] = __init__
 
+    def _delegation(self) -> Delegation:
+        from kern_nb.runtime.delegation import Delegation, DelegationOptions
+
+        arguments = self._arguments
+        options = DelegationOptions(
+            to_all=self.mode is TeamMode.broadcast,
+            responds=self.mode is TeamMode.route or arguments["respond_directly"],
+            passes_input=not arguments["determine_input_for_members"],
+            history_runs=arguments["num_team_history_runs"] if arguments["add_team_history_to_members"] else None,
+            shares_interactions=arguments["share_member_interactions"],
+        )
+        return Delegation(self, self.members, options)
+
     def _all_tools(self) -> list[Any]:
-        from pydantic_ai.exceptions import CallDeferred
+        return [*super()._all_tools(), *self._delegation().tools()]
 
-        from kern_nb.runtime.resume import MEMBER_RUN
-        from kern_nb.runtime.tools import Tool
+    def _prepare_run(self, *args: Any, **options: Any) -> RunFunction:
+        work = super()._prepare_run(*args, **options)
 
-        async def delegate(run_context: RunContext, member_id: str, task: str) -> Any:
-            member = self.members.get(member_id)
-            if member is None:
-                known = ", ".join(self.members)
-                raise BadUsage(f"There is no member {member_id!r}.", did_you_mean(member_id, self.members, known))
-            extra = {TOOL_CALL_ID: run_context.tool_call_id}
-            work = member._prepare_run(task, run_context.session_id, run_context.user_id, extra, parent=run_context)  # noqa: SLF001 - a team runs its members
-            run = await work(run_context.recorder.events.members())
-            if run.status == "PAUSED":
-                raise CallDeferred(metadata={MEMBER_RUN: run.run_id})
-            return run.output
+        async def run(emit: Emit) -> Run:
+            return await self._with_responses(await work(emit), options.get("parent"))
 
-        description = "Give a member of the team a task, with all it needs to know; the result is its answer."
-        return [*super()._all_tools(), Tool(delegate, name=_DELEGATE, description=description)]
+        return run
+
+    async def _resume_run(
+        self,
+        run_id: str | int | Run,
+        session_id: str | None,
+        emit: Emit,
+        parent: RunContext | None = None,
+        **options: Any,
+    ) -> Run:
+        return await self._with_responses(
+            await super()._resume_run(run_id, session_id, emit, parent, **options), parent
+        )
+
+    async def _with_responses(self, run: Run, parent: RunContext | None) -> Run:
+        """Add the members' runs to a run, if the team returns them."""
+        if self._arguments["store_member_responses"]:
+            from kern_nb.runtime.event_loop import in_thread
+
+            store = parent.store if parent else self.store
+            run.member_responses = await in_thread(lambda: store.member_runs(run.run_id))
+        return run
 
     async def _load_instructions(self, context: RunContext | None) -> str | None:
-        own = await super()._load_instructions(context)
-        lines = [f"- {member.id}: {member.role or member.name or 'an agent'}" for member in self.members.values()]
-        team = "You lead a team. Delegate to its members what they are good for:\n" + "\n".join(lines)
-        return f"{own}\n\n{team}" if own else team
+        texts = (await super()._load_instructions(context), self._delegation().instructions())
+        return "\n\n".join(text for text in texts if text) or None
 
     async def _load_member_results(self, run: Run, context: RunContext) -> dict[str, Any] | None:
         """Resume the members' runs of pending calls, and return their results by call; None if one is paused again."""
-        from pydantic_ai.exceptions import ToolFailed
+        return await self._delegation().load_results(run, context)
 
-        from kern_nb.runtime import resume
-        from kern_nb.runtime.event_loop import in_thread
 
-        member_runs = await in_thread(lambda: context.store.member_runs(run.run_id))
-        by_call = {member_run.internal.get(TOOL_CALL_ID): member_run for member_run in member_runs}
-        emit, results = context.recorder.events.members(), dict[str, Any]()
-        for call in resume.pending_calls(run):
-            member_run = by_call.get(call.tool_call_id)
-            if call.tool_name != _DELEGATE or member_run is None:
-                continue
-            if member_run.status not in ("COMPLETED", "ERROR"):
-                member_id = member_run.agent_id or member_run.team_id or ""
-                member = self.members.get(member_id)
-                if member is None:
-                    message = f"Run {member_run.run_id} belongs to {member_id!r}, which is not a member of {self!r}."
-                    raise BadUsage(message, "Pass the team the members that it had.")
-                try:
-                    member_run = await member._resume_run(member_run.run_id, None, emit, context)  # noqa: SLF001 - as above
-                except RunFailed:
-                    member_run = await in_thread(partial(context.store.get_run, member_run.run_id))
-                    if member_run.status == "PAUSED":  # released unchanged, so the leader's run stays paused
-                        raise
-            if member_run.status == "PAUSED":
-                return None
-            failed = ToolFailed(f"RunFailed: {member_run.error}")
-            results[call.tool_call_id or ""] = member_run.output if member_run.status == "COMPLETED" else failed
-        return results
+def _by_id(members: Sequence[Agent]) -> dict[str, Agent]:
+    """Return members by id; those without a name and an id get different ones."""
+    if invalid := [member for member in members if not isinstance(member, Agent)]:
+        raise BadUsage(f"A member must be an agent or a team, got {invalid[0]!r}.", "Team(members=[Agent(...), ...])")
+    by_id: dict[str, Agent] = {}
+    for member in members:
+        is_anonymous = member.name is None and member.id == member.session_type
+        n = 2
+        while is_anonymous and member.id in by_id:
+            member.id = f"{member.session_type}-{n}"
+            n += 1
+        by_id[member.id] = member
+    if len(by_id) < len(members):
+        ids = ", ".join(member.id for member in members)
+        raise BadUsage(f"Two members have the same id: {ids}.", "Pass each a name or an id.")
+    return by_id
+
+
+def _load_mode(mode: Any, *, respond_directly: bool, to_all: bool) -> TeamMode:
+    """Return the mode of a team from its parameters."""
+    if mode is None:
+        return TeamMode.broadcast if to_all else TeamMode.route if respond_directly else TeamMode.coordinate
+    names = [item.value for item in TeamMode]
+    value = getattr(mode, "value", mode)
+    if value not in names:
+        message = f"mode must be one of {', '.join(names)}, got {value!r}."
+        raise BadUsage(message, did_you_mean(str(value), names, "A shared task list is not a part of kern_nb."))
+    return TeamMode(value)

@@ -9,7 +9,6 @@ from pausing_agents import by_turn, calls, results, said
 from run_state_keys import without_run_keys
 from team_members import crew, member, task
 
-from kern_nb.agent import Agent
 from kern_nb.db import SqliteDb
 from kern_nb.errors import BadUsage, RunFailed
 from kern_nb.models.scripted import call
@@ -191,9 +190,9 @@ def test_members_run_outside_team(store):
 
 
 def test_invalid_team_is_rejected():
-    """No members, two of one id (the same agent twice, say), or members of another kind."""
+    """Two members of one id (the same agent twice, say), or members of another kind."""
     ann = member("Ann", "a")
-    for members in ([], [ann, ann], [Agent(), Agent()], [Workflow([print])], [print], [None]):
+    for members in ([ann, ann], [member("Ann", "a"), member("Ann", "b")], [Workflow([print])], [print], [None]):
         with pytest.raises(BadUsage):
             Team(members, "openai:gpt-5.2")
 
