@@ -46,7 +46,6 @@ OTHER_NAMES = {
     "(markdown)": _VARIANT.format("markdown"),
     "(additional_instructions)": "`input=...` of `continue_run`, or `agent.variant(instructions=...)`",
     "(replace_original)": "the new run is in a branch; `store.delete_run` deletes the original",
-    "(session_state_updates)": "`updates`",
     # Fields.
     "agent_name": "`run.agent_id`; the name is in the session's `agent_data`",
     "team_name": "`run.team_id`; the name is in the session's `team_data`",
@@ -61,7 +60,6 @@ OTHER_NAMES = {
     "metadata": '`run.extra["metadata"]`',
     "model_provider_data": "`run.messages`, in the `extra` of a message",
     "citations": "`run.messages`, in the `extra` of a message",
-    "member_responses": "`store.member_runs(run.run_id)`",
     "step_results": "`workflow.steps_of(run.run_id)`: the runs of the steps",
     "step_executor_runs": "`workflow.steps_of(run.run_id)`: the runs of the steps",
     "workflow_step_id": '`run.parent_run_id`, `run.extra["step"]`',

@@ -30,7 +30,7 @@ states the reason and another way, unless its value changes nothing; methods ref
 
 
 class Entry(NamedTuple):
-    """A name of Agno's, and what it is here: ``same``, ``other name: X`` or ``not ours: why``; None if no table has it."""
+    """A name of Agno's, and what it is here: ``same``, ``other name: X``, ``not ours: why``; None if unknown."""
 
     name: str
     here: str | None
@@ -156,7 +156,9 @@ def section() -> str:
     parts = [BEGIN, "", INTRODUCTION.format(version=version("agno"))]
     for title, entries in tables():
         if missing := [entry.name for entry in entries if entry.here is None]:
-            raise LookupError(f"{title}: add {', '.join(missing)} to docs/agno_names.py or kern_nb/runtime/unsupported.py")
+            raise LookupError(
+                f"{title}: add {', '.join(missing)} to docs/agno_names.py or kern_nb/runtime/unsupported.py"
+            )
         names: dict[str, list[str]] = defaultdict(list)
         for entry in entries:
             names[entry.here or ""].append(f"`{entry.name}`")

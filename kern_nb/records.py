@@ -33,8 +33,8 @@ from kern_nb.extra_keys import EVENTS
 from kern_nb.record_methods.requirements import RequirementMethods
 from kern_nb.record_methods.runs import RunMethods
 from kern_nb.record_methods.sessions import SessionMethods
-from kern_nb.record_methods.tool_calls import ToolCallMethods
 from kern_nb.record_methods.steps import StepRequirementMethods, StepRunMethods
+from kern_nb.record_methods.tool_calls import ToolCallMethods
 
 if TYPE_CHECKING:
     from kern_nb.events.base import BaseRunOutputEvent

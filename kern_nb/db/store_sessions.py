@@ -1,8 +1,9 @@
-"""`SessionListMethods`: lists of sessions under Agno's names; ours are `SessionStore.list_sessions` and `find_sessions`."""
+"""`SessionListMethods`: a list of sessions under Agno's name; ours are in `kern_nb.db.store`."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from kern_nb.db.database import Database
 from kern_nb.errors import BadUsage
@@ -19,8 +20,8 @@ class SessionListMethods(Database):
 
     if TYPE_CHECKING:
 
-        def get_session(self, session_id: str, *, user_id: str | None = None) -> Session | None: ...
-        def list_sessions(self, **options: Any) -> SessionPage: ...
+        get_session: Callable[..., Session | None]
+        list_sessions: Callable[..., SessionPage]
 
     def get_sessions(
         self,

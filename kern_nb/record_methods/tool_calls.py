@@ -12,7 +12,8 @@ class ToolCallMethods:
         args: Any
 
         @property
-        def is_error(self) -> bool | None: ...
+        def is_error(self) -> bool | None:
+            """Whether the tool failed; None if that is unknown."""
 
     @property
     def tool_args(self) -> Any:

@@ -15,7 +15,7 @@ F = TypeVar("F", bound=Callable[..., None])
 
 
 class Refusal(NamedTuple):
-    """Why a parameter is refused, as the beginning of a sentence that ends with "not a part of kern_nb"; another way."""
+    """Why a parameter is refused, in a sentence that ends with "not a part of kern_nb"; and another way."""
 
     reason: str
     hint: str

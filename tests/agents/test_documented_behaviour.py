@@ -23,7 +23,9 @@ WAIT_S = 30
 def lead(messages):
     """The answer of a leader: it passes the input on, and then the member's answer back."""
     last = messages[-1]
-    return call("delegate_task_to_member", member_id="worker", task=last.content) if last.role == "user" else last.content
+    return (
+        call("delegate_task_to_member", member_id="worker", task=last.content) if last.role == "user" else last.content
+    )
 
 
 def agent(db, model, *, tools=(), history=False, **options):
@@ -168,13 +170,22 @@ def test_summaries(store_factory):
     for create in (agent, team, workflow):
         name = create.__name__
         texts = [f'{{"summary": "{name} {n}", "topics": ["names", "{n}"]}}' for n in (1, 2)]
-        writer, model, leader = RecordingModel(texts), RecordingModel(["Hello Alice.", "You are Alice."]), RecordingModel(lead)
-        options = {"session_summary_manager": SessionSummaryManager(writer)} | ({"leader": leader} if create is team else {})
+        writer, model, leader = (
+            RecordingModel(texts),
+            RecordingModel(["Hello Alice.", "You are Alice."]),
+            RecordingModel(lead),
+        )
+        options = {"session_summary_manager": SessionSummaryManager(writer)} | (
+            {"leader": leader} if create is team else {}
+        )
         create(first, model, **options).run("My name is Alice")
 
         again = create(second, model, **options)
         options["session_summary_manager"].wait(first, name)
-        assert (again.get_session_summary().summary, again.get_session_summary().topics) == (f"{name} 1", ["names", "1"])
+        assert (again.get_session_summary().summary, again.get_session_summary().topics) == (
+            f"{name} 1",
+            ["names", "1"],
+        )
         again.run("Who am I?")
         assert again.get_session_summary().summary == f"{name} 2"
         assert (second.get_session(name).summary or {})["summary"] == f"{name} 2"

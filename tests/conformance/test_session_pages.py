@@ -262,7 +262,12 @@ def test_sessions_with_runs_as_agno_lists_them(store):
     parts = [store.get_sessions(user_id="alice", limit=3, page=page, include_runs=False) for page in (1, 2, 3)]
     assert [[session.session_id for session in part] for part in parts] == [newest_first[:3], newest_first[3:], []]
     assert parts[0][0].runs is None
-    assert store.get_sessions("team") == store.get_sessions(component_id="other") == store.get_sessions(user_id="eve") == []
+    assert (
+        store.get_sessions("team")
+        == store.get_sessions(component_id="other")
+        == store.get_sessions(user_id="eve")
+        == []
+    )
     for options in ({"limit": 0}, {"limit": 2, "page": 0}):
         with pytest.raises(BadUsage, match="must be a positive int"):
             store.get_sessions(**options)

@@ -11,7 +11,6 @@ from itertools import zip_longest
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
-from unittest.mock import patch
 
 from recording import Recorder
 
@@ -32,10 +31,11 @@ def _process_state(folder: Path, module: ModuleType) -> Iterator[None]:
     """The script's folder, and its `parity_model`."""
     before = Path.cwd()
     os.chdir(folder)
+    sys.modules["parity_model"] = module
     try:
-        with patch.dict(sys.modules, {"parity_model": module}):
-            yield
+        yield
     finally:
+        del sys.modules["parity_model"]
         os.chdir(before)
 
 
@@ -47,7 +47,7 @@ def run_script(
     recorder = Recorder()
     source = _IMPORT.sub(rf"\g<1>{package}", path.read_text(encoding="utf-8"))
     with _process_state(folder, parity_model(recorder)):
-        exec(compile(source, str(path), "exec", dont_inherit=True), {"__name__": "__main__"})  # noqa: S102 - our own script
+        exec(compile(source, str(path), "exec", dont_inherit=True), {"__name__": "__main__"})
     return recorder
 
 
@@ -71,16 +71,18 @@ def _request_differences(at: str, theirs: dict[str, Any] | None, ours: dict[str,
         return [Difference(at, theirs, ours)]
     parts: dict[str, tuple[list[Any], list[Any]]] = {"tools": (theirs["tools"], ours["tools"])}
     for part, is_part in (("system", _is_system), ("messages", lambda message: not _is_system(message))):
-        both = [[message for message in request["messages"] if is_part(message)] for request in (theirs, ours)]
-        if part == "system":
-            both = [_system_text(messages) for messages in both]
+        both = [
+            [_without_blank_lines(message) for message in request["messages"] if is_part(message)]
+            for request in (theirs, ours)
+        ]
         parts[part] = (both[0], both[1])
     return [Difference(f"{at}: {part}", a, b) for part, (a, b) in parts.items() if a != b]
 
 
-def _system_text(messages: list[dict[str, Any]]) -> list[str]:
-    """The texts of system messages, without differences of blank lines."""
-    return [re.sub(r"\n{2,}", "\n\n", message["content"]).strip() for message in messages]
+def _without_blank_lines(message: dict[str, Any]) -> dict[str, Any]:
+    """The message; libraries part texts with one blank line or with two."""
+    content = message["content"]
+    return message | {"content": re.sub(r"\n{2,}", "\n\n", content).strip() if isinstance(content, str) else content}
 
 
 def _is_system(message: dict[str, Any]) -> bool:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import tomllib
 from fnmatch import fnmatchcase
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -55,7 +54,9 @@ def test_script(name, tmp_path, record_property):
         if not matching:
             problems.append(f"{entry['at']}: is listed, and does not differ")
         for difference in matching:
-            problems += [f"{describe(difference)}\n  lacks {text!r}" for text in lacking(difference, entry["both_tell"])]
+            problems += [
+                f"{describe(difference)}\n  lacks {text!r}" for text in lacking(difference, entry["both_tell"])
+            ]
         rest = [difference for difference in rest if difference not in matching]
     problems += [describe(difference) for difference in rest]
 
