@@ -19,7 +19,6 @@ class SessionListMethods(Database):
     """Lists of sessions under Agno's names."""
 
     if TYPE_CHECKING:
-
         get_session: Callable[..., Session | None]
         list_sessions: Callable[..., SessionPage]
 
