@@ -49,7 +49,8 @@ $(HARBOR): $(ENV)
 	  --upgrade --target $(@D) 'harbor==0.26.0' && touch $@ \
 	  || echo "harbor cannot be installed: exports in ATIF are not checked by its models" >&2
 
-$(SAMPLE): notebooks/make_sample.py | $(ENV)
+# A store of an older schema cannot be attached read-only, hence the last one.
+$(SAMPLE): notebooks/make_sample.py notebooks/sample_shop.py kern_nb/db/schema_versions.py | $(ENV)
 	$(PY) notebooks/make_sample.py
 
 $(OVERRIDES): $(ENV)

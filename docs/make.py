@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import inspect
 import sys
 from pathlib import Path
@@ -277,7 +278,25 @@ def magics_page() -> str:
     return reference()
 
 
-PAGES = {"api.md": api_page, "columns.md": columns_page, "formats.md": formats_page, "magics.md": magics_page}
+def agno_page() -> str:
+    """The page for users of Agno, whose tables need Agno; without it, the page as it is.
+
+    `--check` does not check it: `make peers` does.
+    """
+    if importlib.util.find_spec("agno") is None or "--check" in sys.argv:
+        return (HERE / "agno.md").read_text(encoding="utf-8")
+    import agno_table
+
+    return agno_table.page()
+
+
+PAGES = {
+    "agno.md": agno_page,
+    "api.md": api_page,
+    "columns.md": columns_page,
+    "formats.md": formats_page,
+    "magics.md": magics_page,
+}
 
 
 def main() -> int:

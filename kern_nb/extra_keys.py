@@ -57,6 +57,7 @@ STATE_AFTER = "state_after"  # the session's state when it ended, if concurrent 
 
 # In a session's data:
 CONVERSATION = "conversation"  # the record of a conversation of pydantic-ai, with its head
+REWOUND_FROM = "rewound_from"  # the session that has its line as it was before its head was first moved
 
 # In a requirement's ``extra``:
 INPUT_FIELDS = "fields"  # the arguments that a person enters

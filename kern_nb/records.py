@@ -34,6 +34,7 @@ from kern_nb.record_methods.requirements import RequirementMethods
 from kern_nb.record_methods.runs import RunMethods
 from kern_nb.record_methods.sessions import SessionMethods
 from kern_nb.record_methods.steps import StepRequirementMethods, StepRunMethods
+from kern_nb.record_methods.tool_calls import ToolCallMethods
 
 if TYPE_CHECKING:
     from kern_nb.events.base import BaseRunOutputEvent
@@ -181,7 +182,7 @@ class SessionMetrics(Usage):
     duration_s: float | None = None
 
 
-class ToolCall(Record):
+class ToolCall(ToolCallMethods, Record):
     """One call of a tool.
 
     ``args`` is the decoded object, or the source's text if that is not JSON. ``caller`` is "assistant", or "user" for

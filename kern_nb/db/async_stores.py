@@ -83,6 +83,7 @@ class AsyncStore:
     get_blob = _forward(SessionStore.get_blob)
     get_run = _forward(SessionStore.get_run)
     get_session = _forward(SessionStore.get_session)
+    get_sessions = _forward(SessionStore.get_sessions)
     handoff = _forward(SessionStore.handoff)
     history = _forward(SessionStore.history)
     history_by_run = _forward(SessionStore.history_by_run)

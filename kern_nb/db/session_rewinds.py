@@ -28,7 +28,7 @@ from kern_nb.db.run_writes import index_floor
 from kern_nb.db.session_deletes import move_to_grandparent
 from kern_nb.db.session_writes import lock_session
 from kern_nb.errors import BadUsage, RunOpen, SessionExists
-from kern_nb.extra_keys import CONVERSATION
+from kern_nb.extra_keys import CONVERSATION, REWOUND_FROM
 from kern_nb.records import OPEN_STATUSES, Session
 
 if TYPE_CHECKING:
@@ -36,9 +36,6 @@ if TYPE_CHECKING:
 
 LEFT_BY = "left_by"
 """The key in a session's data of the session that has left it."""
-
-REWOUND_FROM = "rewound_from"
-"""The key in a session's data of the session that has its line as it was before its head was first moved."""
 
 _STAYING_KEYS = ("session_name", CONVERSATION, REWOUND_FROM)
 """Keys of a session's data that the session that it leaves does not get."""

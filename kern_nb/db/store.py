@@ -32,6 +32,7 @@ from kern_nb.db.store_requirements import RequirementMethods
 from kern_nb.db.store_run_deletes import RunDeleteMethods
 from kern_nb.db.store_run_reads import RunReadMethods
 from kern_nb.db.store_runs import RunMethods
+from kern_nb.db.store_sessions import SessionListMethods
 from kern_nb.errors import BadUsage
 from kern_nb.records import RunStatus, Session, SessionType
 from kern_nb.text.progress import Progress
@@ -45,7 +46,15 @@ if TYPE_CHECKING:
     from kern_nb.ingest_report import IngestReport
 
 
-class SessionStore(DataFrameMethods, BranchMethods, RunMethods, RunReadMethods, RunDeleteMethods, RequirementMethods):
+class SessionStore(
+    SessionListMethods,
+    DataFrameMethods,
+    BranchMethods,
+    RunMethods,
+    RunReadMethods,
+    RunDeleteMethods,
+    RequirementMethods,
+):
     """Sessions, runs, messages and tool calls as rows of a database.
 
     Before the first write, no file is created and nothing is written. A store can be used from many threads and, unless

@@ -14,7 +14,7 @@ from kern_nb.records import UNRESOLVED_STATUSES, Requirement, Run, SessionSummar
 _NOT_STORED = ("run", "requirements", "session_summary")
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, repr=False)
 class BaseRunOutputEvent:
     """An event of a run.
 
@@ -59,10 +59,21 @@ class BaseRunOutputEvent:
         """Whether the run was cancelled."""
         return isinstance(self, Cancelled)
 
+    def __repr__(self) -> str:
+        """Name the fields that differ from their default: a stream that a cell prints has hundreds of events."""
+        values = [(item, getattr(self, item.name)) for item in fields(self) if item.name != "created_at"]
+        shown = [f"{item.name}={value!r}" for item, value in values if not _is_default(value, item.default)]
+        return f"{type(self).__name__}({', '.join(shown)})"
+
     def to_dict(self) -> dict[str, Any]:
         """Return the fields that have a value, without those that are stored with the run itself."""
         values = {item.name: getattr(self, item.name) for item in fields(self) if item.name not in _NOT_STORED}
         return {name: _plain(value) for name, value in values.items() if value is not None}
+
+
+def _is_default(value: Any, default: Any) -> bool:
+    """Whether a field has its default; an output of any type is not compared."""
+    return value is default or (isinstance(value, str) and value == default)
 
 
 def _plain(value: Any) -> Any:
@@ -71,40 +82,40 @@ def _plain(value: Any) -> Any:
     return [_plain(item) for item in value] if isinstance(value, list) else value
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, repr=False)
 class Started(BaseRunOutputEvent):
     """The run is stored, and starts."""
 
     model: str = ""
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, repr=False)
 class Continued(BaseRunOutputEvent):
     """A run that was paused or interrupted continues."""
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, repr=False)
 class Content(BaseRunOutputEvent):
     """The model added ``content`` to its answer. The contents between two requests, joined, are an answer."""
 
     content_type: str = "str"
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, repr=False)
 class ContentCompleted(BaseRunOutputEvent):
     """The last answer of the model is complete."""
 
     is_detail: ClassVar[bool] = True
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, repr=False)
 class Ended(BaseRunOutputEvent):
     """The run ended or paused: ``run`` is the run as it is stored, where its end was regular."""
 
     run: Run | None = None
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, repr=False)
 class Completed(Ended):
     """The run is completed: ``content`` is its output, ``run`` the run as it is stored."""
 
@@ -121,7 +132,7 @@ class Completed(Ended):
         return None if self.run is None else self.run.session_state
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, repr=False)
 class Paused(Ended):
     """The run waits for its ``requirements``; ``run`` is the run as it is stored."""
 
@@ -133,7 +144,7 @@ class Paused(Ended):
         return [item for item in self.requirements or [] if item.status in UNRESOLVED_STATUSES]
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, repr=False)
 class Failed(BaseRunOutputEvent):
     """The run ended with an error, which is the ``content``, and is stored with it."""
 
@@ -145,28 +156,28 @@ class Failed(BaseRunOutputEvent):
         return self.content
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, repr=False)
 class Cancelled(Ended):
     """The run was cancelled, and is stored with what it has."""
 
     reason: str | None = None
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, repr=False)
 class CallStarted(BaseRunOutputEvent):
     """A tool is about to run: ``tool`` has its name and arguments. It does not run if the stream is closed here."""
 
     tool: ToolCall | None = None
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, repr=False)
 class CallCompleted(BaseRunOutputEvent):
     """A tool has run: ``tool`` has its result, which may be an error."""
 
     tool: ToolCall | None = None
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, repr=False)
 class CallFailed(BaseRunOutputEvent):
     """A tool has failed with ``error``; follows `CallCompleted`."""
 
@@ -175,14 +186,14 @@ class CallFailed(BaseRunOutputEvent):
     error: str | None = None
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, repr=False)
 class ReasoningStarted(BaseRunOutputEvent):
     """The model starts to reason."""
 
     is_detail: ClassVar[bool] = True
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, repr=False)
 class ReasoningDelta(BaseRunOutputEvent):
     """The model added ``reasoning_content`` to its reasoning."""
 
@@ -190,14 +201,14 @@ class ReasoningDelta(BaseRunOutputEvent):
     reasoning_content: str = ""
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, repr=False)
 class ReasoningEnded(BaseRunOutputEvent):
     """The reasoning is complete, and is the ``content``."""
 
     is_detail: ClassVar[bool] = True
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, repr=False)
 class RequestStarted(BaseRunOutputEvent):
     """A request is sent to the model."""
 
@@ -205,7 +216,7 @@ class RequestStarted(BaseRunOutputEvent):
     model: str | None = None
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, repr=False)
 class RequestCompleted(BaseRunOutputEvent):
     """The model has answered a request; token counts are None where the provider states none."""
 
@@ -220,14 +231,14 @@ class RequestCompleted(BaseRunOutputEvent):
     cache_write_tokens: int | None = None
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, repr=False)
 class SummaryStarted(BaseRunOutputEvent):
     """The summary of the session is being updated."""
 
     is_detail: ClassVar[bool] = True
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, repr=False)
 class SummaryCompleted(BaseRunOutputEvent):
     """The summary of the session is stored; ``session_summary`` is None if that failed."""
 

@@ -39,91 +39,91 @@ class WorkflowRunEvent(StrEnum):
     session_summary_completed = "WorkflowSessionSummaryCompleted"
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, repr=False)
 class WorkflowRunOutputEvent(base.BaseRunOutputEvent):
     """An event of a workflow's run."""
 
     workflow_name: str = ""
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, repr=False)
 class WorkflowStartedEvent(WorkflowRunOutputEvent, base.Started):
     """A workflow's run starts."""
 
     event: str = WorkflowRunEvent.workflow_started.value
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, repr=False)
 class WorkflowContinuedEvent(WorkflowRunOutputEvent, base.Continued):
     """A workflow's run continues."""
 
     event: str = WorkflowRunEvent.workflow_continued.value
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, repr=False)
 class WorkflowCompletedEvent(WorkflowRunOutputEvent, base.Completed):
     """A workflow's run is completed."""
 
     event: str = WorkflowRunEvent.workflow_completed.value
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, repr=False)
 class WorkflowPausedEvent(WorkflowRunOutputEvent, base.Paused):
     """A workflow's run waits for a person."""
 
     event: str = WorkflowRunEvent.workflow_paused.value
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, repr=False)
 class WorkflowErrorEvent(WorkflowRunOutputEvent, base.Failed):
     """A workflow's run ended with an error."""
 
     event: str = WorkflowRunEvent.workflow_error.value
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, repr=False)
 class WorkflowCancelledEvent(WorkflowRunOutputEvent, base.Cancelled):
     """A workflow's run was cancelled, or a person rejected a step."""
 
     event: str = WorkflowRunEvent.workflow_cancelled.value
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, repr=False)
 class StepOutputEvent(WorkflowRunOutputEvent):
     """A step that is a function has returned ``content``."""
 
     event: str = WorkflowRunEvent.step_output.value
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, repr=False)
 class WorkflowDetailEvent(WorkflowRunOutputEvent):
     """An event within a workflow: a step, or a group of steps, starts or ends."""
 
     is_detail: ClassVar[bool] = True
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, repr=False)
 class StepStartedEvent(WorkflowDetailEvent):
     """A step starts."""
 
     event: str = WorkflowRunEvent.step_started.value
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, repr=False)
 class StepCompletedEvent(WorkflowDetailEvent):
     """A step is completed; ``content`` is its output."""
 
     event: str = WorkflowRunEvent.step_completed.value
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, repr=False)
 class StepPausedEvent(WorkflowDetailEvent):
     """A step waits for a person."""
 
     event: str = WorkflowRunEvent.step_paused.value
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, repr=False)
 class StepErrorEvent(WorkflowDetailEvent):
     """A step has failed with ``error``."""
 
@@ -131,7 +131,7 @@ class StepErrorEvent(WorkflowDetailEvent):
     error: str | None = None
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, repr=False)
 class LoopExecutionStartedEvent(WorkflowDetailEvent):
     """A loop starts."""
 
@@ -139,7 +139,7 @@ class LoopExecutionStartedEvent(WorkflowDetailEvent):
     max_iterations: int | None = None
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, repr=False)
 class LoopIterationStartedEvent(WorkflowDetailEvent):
     """An iteration of a loop starts; the first is 1."""
 
@@ -148,7 +148,7 @@ class LoopIterationStartedEvent(WorkflowDetailEvent):
     max_iterations: int | None = None
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, repr=False)
 class LoopIterationCompletedEvent(WorkflowDetailEvent):
     """An iteration of a loop is completed; ``content`` is its output."""
 
@@ -158,7 +158,7 @@ class LoopIterationCompletedEvent(WorkflowDetailEvent):
     should_continue: bool = True
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, repr=False)
 class LoopExecutionCompletedEvent(WorkflowDetailEvent):
     """A loop is completed; ``content`` is the output of its last iteration."""
 
@@ -167,7 +167,7 @@ class LoopExecutionCompletedEvent(WorkflowDetailEvent):
     max_iterations: int | None = None
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, repr=False)
 class ParallelExecutionStartedEvent(WorkflowDetailEvent):
     """Parallel steps start."""
 
@@ -175,7 +175,7 @@ class ParallelExecutionStartedEvent(WorkflowDetailEvent):
     parallel_step_count: int | None = None
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, repr=False)
 class ParallelExecutionCompletedEvent(WorkflowDetailEvent):
     """Parallel steps are completed; ``content`` is their outputs by name."""
 
@@ -183,7 +183,7 @@ class ParallelExecutionCompletedEvent(WorkflowDetailEvent):
     parallel_step_count: int | None = None
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, repr=False)
 class ConditionExecutionStartedEvent(WorkflowDetailEvent):
     """A condition is evaluated, and its branch starts."""
 
@@ -191,7 +191,7 @@ class ConditionExecutionStartedEvent(WorkflowDetailEvent):
     condition_result: bool | None = None
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, repr=False)
 class ConditionExecutionCompletedEvent(WorkflowDetailEvent):
     """The branch of a condition, ``"if"`` or ``"else"``, is completed; ``content`` is its output."""
 
@@ -200,7 +200,7 @@ class ConditionExecutionCompletedEvent(WorkflowDetailEvent):
     branch: str | None = None
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, repr=False)
 class RouterExecutionStartedEvent(WorkflowDetailEvent):
     """A router has selected steps, which start."""
 
@@ -208,7 +208,7 @@ class RouterExecutionStartedEvent(WorkflowDetailEvent):
     selected_steps: list[str] = field(default_factory=list)
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, repr=False)
 class RouterExecutionCompletedEvent(WorkflowDetailEvent):
     """The steps that a router has selected are completed; ``content`` is their output."""
 
@@ -216,7 +216,7 @@ class RouterExecutionCompletedEvent(WorkflowDetailEvent):
     selected_steps: list[str] = field(default_factory=list)
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, repr=False)
 class StepsExecutionStartedEvent(WorkflowDetailEvent):
     """A sequence of steps within the workflow starts."""
 
@@ -224,7 +224,7 @@ class StepsExecutionStartedEvent(WorkflowDetailEvent):
     steps_count: int | None = None
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, repr=False)
 class StepsExecutionCompletedEvent(WorkflowDetailEvent):
     """A sequence of steps within the workflow is completed; ``content`` is its output."""
 
@@ -232,14 +232,14 @@ class StepsExecutionCompletedEvent(WorkflowDetailEvent):
     steps_count: int | None = None
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, repr=False)
 class SessionSummaryStartedEvent(WorkflowRunOutputEvent, base.SummaryStarted):
     """The summary of the workflow's session is being updated."""
 
     event: str = WorkflowRunEvent.session_summary_started.value
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, repr=False)
 class SessionSummaryCompletedEvent(WorkflowRunOutputEvent, base.SummaryCompleted):
     """The summary of the workflow's session is stored."""
 

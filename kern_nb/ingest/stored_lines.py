@@ -16,9 +16,8 @@ from sqlalchemy.engine import Connection
 from kern_nb.batches import batched
 from kern_nb.db.column_types import StoredRow
 from kern_nb.db.mapping import Row
-from kern_nb.db.session_rewinds import REWOUND_FROM
 from kern_nb.db.store import SessionStore
-from kern_nb.extra_keys import MESSAGE_KEYS
+from kern_nb.extra_keys import MESSAGE_KEYS, REWOUND_FROM
 from kern_nb.ingest.importer import run_id_for
 
 _IDS_PER_QUERY = 500

@@ -157,7 +157,11 @@ def reply(
     requirement = find_requirement(opened, reference)
     opened.reply(requirement, text or None, files=contents, by=by)
     subject = " and ".join(["a message"] * bool(text) + [f"{name!r}" for name in contents])
-    return _resolution(opened, store, requirement, f"{formatting.GOOD} Wrote {subject}")
+    run, pending = _pending(opened, requirement)
+    key = short_ids(opened, [requirement])[requirement.key]
+    line = requirements.answer_commands(requirement, key)[0] + _store_option(store)
+    action = f"{formatting.GOOD} Wrote {subject} in {run or requirement.session_id}."
+    return Resolution(requirement, pending, (action, f"It stays handed off; hand it back with {line}"))
 
 
 def _resolution(

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
+from kern_nb.extra_keys import REWOUND_FROM
 from kern_nb.records import RESULT_ROLES, Message, Run, Session, ToolCall, is_parts, message_text, text_of
 from kern_nb.text import formatting, markdown
 from kern_nb.text.formatting import BAD, BRANCH, GOOD
@@ -83,8 +84,12 @@ def _session_table(session: Session) -> Table:
         "user": session.user_id or "",
         "created (UTC)": formatting.format_time(session.created_at),
     }
-    caption, copied = ("Branch", "No rows copied. ") if session.parent_session_id else ("Session", "")
-    note = f"{copied}%kern show {session.session_id} shows its runs."
+    caption, detail = ("Branch", "No rows copied. ") if session.parent_session_id else ("Session", "")
+    if left := (session.session_data or {}).get(REWOUND_FROM):
+        caption = "Rewound session"
+        is_first = left == session.parent_session_id
+        detail = f"What followed is kept in {left}. " if is_first else "What followed is kept: %kern sessions. "
+    note = f"{detail}%kern show {session.session_id} shows its runs."
     return Table(caption, [Column(name) for name in cells], [list(cells.values())], note).without_empty_columns()
 
 

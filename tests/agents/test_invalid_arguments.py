@@ -202,6 +202,20 @@ def test_parameter_out_of_scope_is_refused_with_its_reason(make):
         make(knowledge=object())
 
     assert "attach_agent" in (refused.value.hint or "")
-    make(knowledge=None, enable_agentic_memory=False)
+    make(knowledge=None, enable_agentic_memory=False, search_knowledge=True, telemetry=False, checkpoint="runs")
+    for name, value in (("checkpoint", "tools"), ("build_context", False), ("debug_level", 2), ("telemetry", True)):
+        with pytest.raises(BadUsage, match=rf"\({name}=\.\.\.\) is refused: .* not a part of kern_nb"):
+            make(**{name: value})
     with pytest.raises(TypeError, match="unknown_option"):
         make(unknown_option=1)
+
+
+def test_workflow_refuses_what_is_a_setting_of_its_agents():
+    steps = [Agent(RecordingModel())]
+    with pytest.raises(BadUsage, match="store_media") as refused:
+        Workflow(steps, store_media=False)
+
+    assert "agents among the steps" in (refused.value.hint or "")
+    Workflow(steps, store_media=True, store_executor_outputs=True, agent=None)
+    with pytest.raises(BadUsage, match="an agent that decides"):
+        Workflow(steps, agent=object())

@@ -85,6 +85,10 @@ def test_stream_of_agent(store):
     last = events[-1]
     assert (last.content, last.run.status, last.run.output) == (ANSWER, RunStatus.completed, ANSWER)
     assert not any(event.is_paused or event.is_cancelled for event in events)
+    assert "None" not in repr(events)
+    assert repr(last).startswith(
+        f"RunCompletedEvent(content={ANSWER!r}, run_id={run.run_id!r}, session_id='chat', run="
+    )
 
 
 def test_events_and_output_by_parameter():

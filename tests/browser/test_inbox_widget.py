@@ -31,6 +31,27 @@ store.append_messages(run.run_id, [Message(role="assistant", tool_calls=[call])]
 ask = Requirement(kind="user_input", tool_name="book", args=dict(seats=2), tool_call_id="c", extra=dict(fields=["city"]))
 store.pause_run(run.run_id, [ask])
 """
+ASKING = """
+from pydantic_ai import Agent, CallDeferred, DeferredToolRequests
+
+money = dict(question="How do you want it?", header="Money", options=["transfer", dict(label="voucher", description="plus 10 %")])
+days = dict(question="Which days?", header="Days", options=["Mon", "Tue", "Wed"], multi_select=True)
+
+async def think(messages, info):
+    last = messages[-1].parts[-1]
+    if last.part_kind == "tool-return":
+        return ModelResponse(parts=[TextPart(f"{last.content['Money'][0]} on {' and '.join(last.content['Days'])}")])
+    return ModelResponse(parts=[ToolCallPart("ask", dict(questions=[money, days]))])
+
+guide = Agent(FunctionModel(think), name="guide", output_type=[str, DeferredToolRequests])
+
+@guide.tool_plain
+def ask(questions: list[dict]) -> str:
+    raise CallDeferred(kind="question")
+
+kern_nb.attach_agent(guide)
+await guide.run("I would like my money back.", conversation_id="money")
+"""
 HOSTILE = """
 from kern_nb.records import Message, Requirement, Run, ToolCall
 bad = "**b** [x](javascript:window.hurt=1) ![p](http://127.0.0.1:9/spy.png) <img src=x onerror='window.hurt = 1'>\\u202e\\x00</textarea></script><script>window.hurt = 1</script>" + "x" * 700
@@ -160,6 +181,34 @@ def test_of_two_people_one_wins(clicking):
     expect(bob.run("plates")).to_contain_text("✓ approved by bob")
     expect(ann.run("plates")).to_contain_text("✓ approved by bob")
     assert ann.notebook.foreign == bob.notebook.foreign == []
+
+
+def test_options_are_chosen_by_click_and_an_attached_agent_goes_on(clicking):
+    """A question of an agent of pydantic-ai: a missing choice is named, the answer is text, and the run is resumed."""
+    ann = clicking("ann", ASKING)
+    money = ann.run("money")
+    expect(money).to_contain_text("by guide")
+    expect(money).to_contain_text("Days: Which days? (several can be chosen)")
+    expect(money).not_to_contain_text("{")
+    for theme in ("light", "dark"):
+        ann.notebook.use_theme(theme)
+        assert ann.page.evaluate(FAINT, READABLE) == [], theme
+
+    answer = money.get_by_role("button", name="Answer", exact=True)
+    money.get_by_role("radio", name="transfer").check()
+    answer.click()
+    expect(money).to_contain_text("No choice for “Days”")
+    money.get_by_role("radio", name="voucher").check()
+    expect(money.get_by_role("radio", name="transfer")).not_to_be_checked()
+    for day in ("Mon", "Wed"):
+        money.get_by_role("checkbox", name=day).press("Space")
+    answer.click()
+    expect(money).to_contain_text("✓ answered by ann")
+    expect(money).to_contain_text("Money: voucher")
+    expect(ann.line("%kern answer")).to_contain_text("""Money=voucher 'Days=["Mon", "Wed"]' --by ann""")
+    money.get_by_role("button", name="Continue").click()
+    expect(money).to_contain_text("voucher on Mon and Wed")
+    assert ann.notebook.foreign == []
 
 
 def test_hostile_texts_and_attaching_again(clicking, tmp_path):

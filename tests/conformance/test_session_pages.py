@@ -246,3 +246,28 @@ def test_a_full_last_page_has_no_cursor(store):
 
     assert [len(page) for page in pairs] == [2, 2]
     assert all(set(a).isdisjoint(b) for a, b in pairwise(pairs))
+
+
+def test_sessions_with_runs_as_agno_lists_them(store):
+    """By user, type, component and a part of the title, page by page; on request without their runs."""
+    for n in range(5):
+        run = a_small_run().model_copy(update={"agent_id": "greeter"})
+        store.append_run(f"s{n}", run, user_id="alice" if n else "bob")
+        store.rename_session(f"s{n}", f"Trip {n}")
+    newest_first = [session.session_id for session in store.list_sessions(user_id="alice")]
+
+    every = store.get_sessions("agent", "alice", "greeter", "trip")
+    assert [session.session_id for session in every] == newest_first
+    assert [len(session.runs or ()) for session in every] == [1] * 4
+    parts = [store.get_sessions(user_id="alice", limit=3, page=page, include_runs=False) for page in (1, 2, 3)]
+    assert [[session.session_id for session in part] for part in parts] == [newest_first[:3], newest_first[3:], []]
+    assert parts[0][0].runs is None
+    assert (
+        store.get_sessions("team")
+        == store.get_sessions(component_id="other")
+        == store.get_sessions(user_id="eve")
+        == []
+    )
+    for options in ({"limit": 0}, {"limit": 2, "page": 0}):
+        with pytest.raises(BadUsage, match="must be a positive int"):
+            store.get_sessions(**options)

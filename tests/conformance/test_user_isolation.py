@@ -98,6 +98,7 @@ WRITES = {
 LISTS = {
     "get_session": lambda s, u: [x.session_id for x in (s.get_session("of alice", user_id=u),) if x],
     "list_sessions": lambda s, u: [x.session_id for x in s.list_sessions(user_id=u)],
+    "get_sessions": lambda s, u: [x.session_id for x in s.get_sessions(user_id=u)],
     "find_sessions": lambda s, u: s.find_sessions(user_id=u),
     "session_cards": lambda s, u: [c.session_id for c in s.session_cards(["of alice", "of bob"], user_id=u)],
     "requirements": lambda s, u: [r.session_id for r in s.requirements(user_id=u)],

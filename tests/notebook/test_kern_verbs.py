@@ -130,6 +130,7 @@ def test_rewind_moves_the_head_and_keeps_the_rest(notebook, chats):
     """After or before a run or a message, under the id that a person names; a session alone is refused."""
     session = notebook.run("%kern rewind alpha/1.2 --keep-as first-try")
     assert (session.session_id, session.parent_session_id) == ("alpha", "first-try")
+    assert "What followed is kept in first-try." in session._repr_html_()
     assert [len(run.messages) for run in notebook.run("%kern show alpha").runs][1:] == [3]
     assert len(notebook.run("%kern show first-try").runs) == 3
     notebook.run("%kern rewind alpha/1 --before")

@@ -273,7 +273,8 @@ def test_reply_writes_into_a_session_that_is_handed_off(notebook, main, tmp_path
     done = notebook.run(f"%kern reply chat I called her --file {report}")
 
     assert repr(done).startswith("✓ Wrote a message and 'report.txt' in chat/1")
-    assert "%kern" in repr(done).splitlines()[-1]
+    key = main.requirements()[0].requirement_id[:8]
+    assert repr(done).splitlines()[-1] == f"It stays handed off; hand it back with %kern answer {key} VALUE"
     session = main.get_session("chat")
     assert session.runs[1].messages[-1].content == "ann: I called her"
     assert list(session.session_state["workspace"]) == ["report.txt"]

@@ -23,7 +23,7 @@ import sdists
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
-OWN_TESTS = ("tests/bridges",)
+OWN_TESTS = ("tests/bridges", "tests/parity")
 _FAILED_TESTS = 1  # pytest's exit code
 
 
@@ -197,7 +197,7 @@ def main() -> int:
                 print(outputs[1])
         if output := own.result():
             print(output)
-            problems.append("tests of the bridges fail")
+            problems.append("tests of the bridges, or scripts of Agno, fail")
         rows += own_rows(own_report)
     print_table(rows)
     print(f"\n{time.monotonic() - start:.0f} s")

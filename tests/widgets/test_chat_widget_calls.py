@@ -286,6 +286,23 @@ def test_failure_before_the_run_is_stored_shows_the_prompt(store):
     assert (wait_for_end(opened)["failed"], len(wait_for_end(opened)["turns"])) == (None, 1)
 
 
+def test_refused_message_is_kept_while_the_session_is_handed_back(store):
+    """What was written while a person had the session can be sent after the person's answer."""
+    opened = open_chat(store, echo)
+    opened.say("Hello")
+    wait_for_end(opened)
+    requirement = store.handoff("chat", to="ann")
+    opened.say("Are you there?")
+    assert "handed off to ann" in wait_for_end(opened)["failed"]["error"]["message"]
+
+    opened.answer(key(requirement.requirement_id), ["I called."], True)
+    found = wait_for_end(opened)
+    assert (found["turns"][-1]["status"], found["failed"]["asked"]) == ("COMPLETED", "Are you there?")
+    opened.say(found["failed"]["asked"])
+    found = wait_for_end(opened)
+    assert (messages_of(found)[-1][0], found["failed"]) == (("user", "Are you there?"), None)
+
+
 def test_branch_from_any_run_can_be_continued(store):
     """It inherits up to that run; the parent is unchanged, and the command makes the same branch."""
     attach(store, name="main")

@@ -256,7 +256,9 @@ class Chat(RequirementActions, script="chat", parts=("texts", "watch", "asked"))
         with self._lock:
             self._check_idle()
             self._live = live
-            self._failure = None
+            is_unsent = self._failure is not None and self._failure["asked"] and self._failure["run"] is None
+            if live.prompt or not is_unsent:  # a message that no run has is kept while another run is resumed
+                self._failure = None
             self._n_changes += 1
         try:
             live.handle = background.BackgroundRun(make_work(), live.emit, partial(self._finish, live))

@@ -208,9 +208,9 @@ function render({ model, el }) {
     else elements.filter((one) => one.parentNode !== list).forEach((one) => list.append(one));
   };
 
-  const announceEnd = (view) => {
+  const announceEnd = (view, failedBefore) => {
     const last = view.turns.at(-1);
-    if (view.failed) announce.textContent = `${view.agent} failed: ${view.failed.error.message}`;
+    if (view.failed && JSON.stringify(view.failed) !== JSON.stringify(failedBefore)) announce.textContent = `${view.agent} failed: ${view.failed.error.message}`;
     else if (last?.cards.some((card) => card.waiting)) {
       announce.textContent = `${view.agent} is waiting: ${last.cards.filter((card) => card.waiting).map((card) => `${card.tool}, ${card.title}`).join("; ")}`;
     } else if (last?.ends.length) announce.textContent = last.status === "CANCELLED" ? "Stopped." : `${view.agent} failed: ${last.ends[0].text ?? ""}`;
@@ -224,6 +224,7 @@ function render({ model, el }) {
     const was = seen === null || atEnd();
     const other = seen !== null && seen.session !== view.session;
     const ended = live !== null && view.live === null;
+    const failedBefore = seen?.failed;
     if (other) {
       turns.clear();
       list.replaceChildren();
@@ -250,7 +251,7 @@ function render({ model, el }) {
     log.classList.toggle("kern-c-nothing", nothing);
     tell();
     follow(was || ended);
-    if (ended) announceEnd(view);
+    if (ended) announceEnd(view, failedBefore);
     shell.seen();
   };
 
