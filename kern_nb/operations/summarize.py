@@ -197,16 +197,17 @@ class _Progress(Progress):
 
 
 def _manager(model: Any) -> SessionSummaryManager:
-    """Return the manager that calls the model; raise BadUsage for a team or workflow, which has none."""
+    """Return the manager that calls the model; raise BadUsage for a workflow without one."""
     from kern_nb.runtime.session_owner import SessionOwner
     from kern_nb.runtime.summaries import SessionSummaryManager
 
     if isinstance(model, SessionSummaryManager):
         return model
     if isinstance(model, SessionOwner):
-        if not hasattr(model, "model"):
+        own = getattr(model, "model", None)
+        if own is None and model.session_type == "workflow":  # an agent without one has the default model
             raise BadUsage(f"{model!r} has no model.", 'Pass one, for example model="openai:gpt-5.2".')
-        model = model.model
+        model = own
     return SessionSummaryManager(model)
 
 

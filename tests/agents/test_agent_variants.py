@@ -156,8 +156,9 @@ def test_variant_of_team_changes_leader(db):
     assert other.members is not team.members
     assert list(team.variant(members=[ann, bob]).members) == ["ann", "bob"]
     assert list(team.members) == ["ann"]
-    with pytest.raises(BadUsage):
-        team.variant(members=[])
+    with pytest.raises(BadUsage, match="must be an agent or a team"):
+        team.variant(members=["ann"])
+    assert team.variant(members=[]).members == {}
     assert team.variant(session_id="b").run("go").output == "done"
 
 

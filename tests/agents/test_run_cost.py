@@ -9,14 +9,16 @@ from kern_nb.agent import Agent
 from kern_nb.db import InMemoryDb, heartbeats
 from kern_nb.models.scripted import ScriptedModel, call
 from kern_nb.records import Message
+from kern_nb.runtime import cancellation
 
 RUNS = 200
 
 
 @pytest.fixture(autouse=True)
-def _no_heartbeats(monkeypatch):
-    """A run that takes long on a busy machine has one, in a thread of its own."""
+def _no_timers(monkeypatch):
+    """A run that takes long on a busy machine has a heartbeat, in a thread of its own, and looks for a request to end."""
     monkeypatch.setattr(heartbeats, "INTERVAL_S", 3600.0)
+    monkeypatch.setattr(cancellation, "_CHECK_S", 3600.0)
 
 
 def answer(messages: list[Message]) -> object:

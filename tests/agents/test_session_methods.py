@@ -126,13 +126,17 @@ def test_title_is_generated_without_being_stored():
 def test_every_session_method_has_an_asynchronous_twin():
     """With the signature of the method, also of an overridden one."""
     assert {f"a{name}" for name in (
-        "get_session", "get_chat_history", "get_session_state", "update_session_state", "get_session_name",
+        "get_session", "get_session_state", "update_session_state", "get_session_name",
         "set_session_name", "get_session_summary", "get_session_metrics", "delete_session", "get_run_output",
         "get_last_run_output", "get_session_messages", "save_session", "fork_session", "cancel_run",
         "generate_session_name",
     )} <= set(TWINS)  # fmt: skip
     for name in TWINS:
         assert inspect.iscoroutinefunction(getattr(SessionMethods, name)), name
+    for owner in (Agent, Workflow):  # each has its own parameters
+        assert inspect.iscoroutinefunction(owner.aget_chat_history)
+        parameters = inspect.signature(owner.get_chat_history).parameters
+        assert inspect.signature(owner.aget_chat_history).parameters == parameters
 
     async def use(agent):
         run = await agent.arun("Hello")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 
 import pytest
 from pydantic import BaseModel
@@ -104,7 +105,8 @@ def test_objects_of_members_and_steps_reach_the_next_model_as_json(db):
         Workflow([Agent(ScriptedModel([PAID]), output_schema=Verdict), Agent(reader)], db=db).run("W1?").output
         == "Paid."
     )
-    assert reader.heard()[-1] == ("user", PAID)
+    role, text = reader.heard()[-1]
+    assert (role, json.loads(text)) == ("user", json.loads(PAID))
 
 
 @pytest.mark.parametrize(

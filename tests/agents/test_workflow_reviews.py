@@ -294,7 +294,8 @@ def test_person_decides_about_error(pipeline):
     assert (run.status, len(run.requirements)) == ("PAUSED", 2)
     pipeline.down.clear()
     done = answer(pipeline, make)
-    assert (done.status, pipeline.ran) == ("COMPLETED", ["a", "b", "p", "b", "b", "c"])
+    assert done.status == "COMPLETED"
+    assert (pipeline.ran[0], sorted(pipeline.ran[1:3]), pipeline.ran[3:]) == ("a", ["b", "p"], ["b", "b", "c"])
 
     pipeline.down.add("b")
     flow = pipeline.made(
