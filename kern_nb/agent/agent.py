@@ -80,8 +80,8 @@ class Agent(AgentRuns):
         num_past_sessions_to_search: The number of latest sessions that they search.
         num_past_session_runs_in_search: The number of runs of each session in that list.
         enable_session_summaries: Update a summary of the session after each run, without a delay of the answer.
-        add_session_summary_to_context: Send the summary to the model, after a wait for one that is being written; where
-            None, if summaries are enabled.
+        add_session_summary_to_context: Send the summary to the model, after a wait of up to ten seconds for one that is
+            being written; where None, if summaries are enabled.
         session_summary_manager: Writes the summaries, with its own model and prompt; without ``history_token_budget``
             it also enables them.
         store_media: Store images and other files, each once, by its hash.

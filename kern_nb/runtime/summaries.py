@@ -43,6 +43,9 @@ MAX_MESSAGE_CHARACTERS = 4_000  # of a message are summarized
 _BATCH_CHARACTERS = 60_000  # are in one request
 _MAX_JSON_STARTS = 100  # braces at which JSON is tried to be read: each attempt may scan the whole answer
 
+MAX_WAIT_S = 10
+"""How long a run waits for the summary that its model is to be sent; after that, it is sent the stored one."""
+
 _log = logging.getLogger("kern_nb")
 
 
@@ -83,10 +86,10 @@ class SessionSummaryManager:
             pending.result()
 
     async def wait_async(self, store: SessionStore, session_id: str) -> None:
-        """Wait in an event loop for a summary that is being written, which continues if the caller is cancelled."""
+        """Wait a few seconds for a summary that is being written, which continues if the caller goes on without it."""
         pending = self._pending.get(store, {}).get(session_id)
         if pending is not None:
-            await asyncio.wait([asyncio.wrap_future(pending)])
+            await asyncio.wait([asyncio.wrap_future(pending)], timeout=MAX_WAIT_S)
 
     async def update(
         self, store: SessionStore, session_id: str, model: Any = None, *, on_answer: Callable[[], None] | None = None

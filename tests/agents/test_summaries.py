@@ -19,6 +19,7 @@ from kern_nb.db import SqliteDb
 from kern_nb.errors import RunFailed, SessionNotFound
 from kern_nb.models.scripted import ScriptedModel, call
 from kern_nb.records import Message, Run
+from kern_nb.runtime import summaries
 
 WAIT_S = 30
 ANSWER = json.dumps({"summary": "They met.", "topics": ["names", "greetings"]})
@@ -159,7 +160,7 @@ def test_summary_does_not_delay_answer(db):
         assert may_go_on.wait(WAIT_S)
         return "at last"
 
-    agent = summarizing(db, RecordingModel(think))
+    agent = summarizing(db, RecordingModel(think), add_session_summary_to_context=False)
     first = agent.run("x")
     assert thinking.wait(WAIT_S)
     assert first.status == "COMPLETED"
@@ -167,6 +168,24 @@ def test_summary_does_not_delay_answer(db):
     third = asyncio.run(agent.arun("z"))
     assert [second.output, third.output] == ["answer 1", "answer 2"]
     assert db.get_session("chat").summary is None  # so nobody has waited
+    may_go_on.set()
+
+    assert agent.get_session_summary().summary == "at last"
+
+
+def test_run_goes_on_without_a_summary_that_takes_long(db, monkeypatch):
+    """It waits for the summary that its model is to be sent, but not for long."""
+    monkeypatch.setattr(summaries, "MAX_WAIT_S", 0.1)
+    may_go_on = threading.Event()
+
+    def think(_messages):
+        assert may_go_on.wait(WAIT_S)
+        return "at last"
+
+    agent = summarizing(db, RecordingModel(think))
+    agent.run("x")
+    assert agent.run("y").output == "answer 1"
+    assert db.get_session("chat").summary is None
     may_go_on.set()
 
     assert agent.get_session_summary().summary == "at last"
