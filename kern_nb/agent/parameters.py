@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from kern_nb.errors import BadUsage
+from kern_nb.runtime.parameters import require_count
 from kern_nb.runtime.prompt_text import INSTRUCTIONS_HINT
 from kern_nb.runtime.toolkits import Toolkit
 
@@ -21,9 +22,7 @@ _COUNTS = (
 def require_counts(arguments: Mapping[str, Any]) -> None:
     """Raise BadUsage for a count, a limit or a time that is not a number of at least 0."""
     for count in _COUNTS:
-        value = arguments[count]
-        if value is not None and (not isinstance(value, (int, float)) or isinstance(value, bool) or value < 0):
-            raise BadUsage(f"{count} must be a number of at least 0, got {value!r}.", f"For example: {count}=3.")
+        require_count(count, arguments[count])
 
 
 def require_instructions(instructions: Any) -> None:

@@ -17,10 +17,11 @@ from pydantic_ai.exceptions import CallDeferred, ToolFailed
 from kern_nb.errors import BadUsage, KernError, RunFailed, did_you_mean
 from kern_nb.extra_keys import TOOL_CALL_ID
 from kern_nb.interop.media import as_text
-from kern_nb.records import Message, Run, message_text
+from kern_nb.records import Run
 from kern_nb.runtime import resume
 from kern_nb.runtime.context import RunContext
 from kern_nb.runtime.event_loop import in_thread
+from kern_nb.runtime.history import past_exchanges
 from kern_nb.runtime.session_owner import SessionOwner
 from kern_nb.runtime.tools import Tool
 
@@ -142,13 +143,7 @@ class Delegation:
             runs = store.member_runs(run_context.run_id)
             texts += _interactions(self._members, [run for run in runs if run.status == "COMPLETED"])
         if options.history_runs:
-            by_run = store.history_by_run(
-                run_context.session_id,
-                last_runs=options.history_runs,
-                before_run=run_context.recorder.run.run_index,
-                user_id=run_context.user_id,
-            )
-            texts += _team_history(by_run.values())
+            texts += _team_history(past_exchanges(run_context, options.history_runs))
         own = run_context.recorder.run.input if options.passes_input else task
         return "\n\n".join([*texts, own if isinstance(own, str) else as_text(own)])
 
@@ -224,11 +219,9 @@ def _interactions(members: Mapping[str, SessionOwner], runs: Iterable[Run]) -> l
     return ["\n".join(["<member_interaction_context>", *lines, "</member_interaction_context>"])]
 
 
-def _team_history(runs: Iterable[Sequence[Message]]) -> list[str]:
+def _team_history(exchanges: Iterable[tuple[str, str]]) -> list[str]:
     """Return the inputs and answers of the team's earlier runs, as a text for a member; no text without runs."""
     lines: list[str] = []
-    for n, messages in enumerate(runs, 1):
-        asked = next((message_text(message) for message in messages if message.role == "user"), None)
-        answers = [message_text(message) for message in messages if message.role == "assistant"]
-        lines += [f"[run-{n}]", f"input: {asked or ''}", f"response: {(answers[-1] if answers else None) or ''}", ""]
+    for n, (question, answer) in enumerate(exchanges, 1):
+        lines += [f"[run-{n}]", f"input: {question}", f"response: {answer}", ""]
     return ["\n".join(["<team_history_context>", *lines, "</team_history_context>"])] if lines else []

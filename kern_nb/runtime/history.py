@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from kern_nb.db import codec
 from kern_nb.extra_keys import BY_TOOL, CONTINUES, RERUN_OF, STEP_PATH, TOOL_CALL_ID
+from kern_nb.interop.media import as_text
 from kern_nb.records import RESULT_ROLES, Message, message_text
 from kern_nb.runtime.context import RunContext
 from kern_nb.runtime.event_loop import in_thread
@@ -82,6 +83,24 @@ def _over_budget(by_run: dict[int, list[Message]], budget: int | None) -> set[in
             break
         dropped.discard(run)
     return dropped
+
+
+def past_exchanges(context: RunContext, num_runs: int | None = None) -> list[tuple[str, str]]:
+    """Return the inputs and last answers of the session's runs before a run, of the latest ``num_runs`` only."""
+    by_run = context.store.history_by_run(
+        context.session_id,
+        last_runs=num_runs,
+        before_run=context.recorder.run.run_index,
+        user_id=context.user_id,
+    )
+    return [(_first_text(messages, "user"), _first_text(messages[::-1], "assistant")) for messages in by_run.values()]
+
+
+def _first_text(messages: Sequence[Message], role: str) -> str:
+    message = next((message for message in messages if message.role == role), None)
+    if message is None or message.content is None:
+        return ""
+    return message_text(message) or as_text(message.content)
 
 
 def limit_tool_calls(history: Sequence[Message], n: int) -> list[Message]:

@@ -35,6 +35,13 @@ def require_metadata(value: Any) -> dict[str, Any]:
     return value or {}
 
 
+def require_count(parameter: str, value: Any) -> None:
+    """Raise BadUsage for a count, a limit or a time that is neither None nor a number of at least 0."""
+    if value is not None and (not isinstance(value, (int, float)) or isinstance(value, bool) or value < 0):
+        message = f"{parameter} must be a number of at least 0, got {value!r}."
+        raise BadUsage(message, f"For example: {parameter}=3.")
+
+
 def require_text(parameter: str, value: Any) -> None:
     """Raise BadUsage for a value that is neither None nor a non-empty str."""
     if value is not None and (not isinstance(value, str) or not value):

@@ -5,6 +5,7 @@ They are refused by name, because ignoring one would change silently what an age
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from functools import wraps
 from typing import Any, NamedTuple, TypeVar, cast
@@ -133,10 +134,12 @@ def refuse_unsupported(initialize: F) -> F:
         BadUsage: such a parameter has a value that changes what an agent does.
     """
 
+    own = inspect.signature(initialize).parameters
+
     @wraps(initialize)
     def checked(self: Any, *args: Any, **kwargs: Any) -> None:
         refusals = WORKFLOW_REFUSALS if self.session_type == "workflow" else REFUSALS
-        for name in [name for name in kwargs if name in refusals]:
+        for name in [name for name in kwargs if name in refusals and name not in own]:
             if not _is_accepted(name, kwargs.pop(name)):
                 reason, hint = refusals[name]
                 message = f"{type(self).__name__}({name}=...) is refused: {reason} not a part of kern_nb."

@@ -3,25 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from kern_nb.runtime.context import RunContext
-
-
-def history_pairs(context: RunContext, num_runs: int | None = None) -> list[tuple[str, str]]:
-    """Return input and output of the completed runs of a session before a run, of the latest ``num_runs`` only."""
-    from kern_nb.interop.media import as_text
-
-    index = context.recorder.run.run_index
-    session = context.store.get_session(context.session_id)
-    pairs = [
-        tuple("" if value is None else as_text(value) for value in (run.input, run.output))
-        for run in (session.runs if session and session.runs else ())
-        if run.status == "COMPLETED" and run.parent_run_id is None and (index is None or (run.run_index or 0) < index)
-    ]
-    start = 0 if num_runs is None else max(len(pairs) - num_runs, 0)
-    return [(pair[0], pair[1]) for pair in pairs[start:]]
+from typing import Any
 
 
 def history_text(pairs: Sequence[tuple[str, str]]) -> str | None:

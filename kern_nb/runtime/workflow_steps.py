@@ -21,11 +21,12 @@ from kern_nb.runtime import run_lifecycle
 from kern_nb.runtime.context import RunContext
 from kern_nb.runtime.event_loop import in_thread
 from kern_nb.runtime.events import Event, EventOptions, EventSource, ignore
+from kern_nb.runtime.history import past_exchanges
 from kern_nb.runtime.recorder import Recorder, Storage
 from kern_nb.runtime.session_owner import SessionOwner
 from kern_nb.runtime.settings import OwnerSettings, Request
 from kern_nb.runtime.workflow_functions import call_step
-from kern_nb.runtime.workflow_history import agent_message, history_pairs, history_text
+from kern_nb.runtime.workflow_history import agent_message, history_text
 from kern_nb.runtime.workflow_node import Step
 from kern_nb.runtime.workflow_reviews import Paused, Rejected, Reviews
 from kern_nb.runtime.workflow_types import StepInput, StepOutput, WorkflowExecutionInput, agent_text, last_content
@@ -210,7 +211,7 @@ class StepRunner:
         is_added = step.add_workflow_history
         if owner.add_workflow_history_to_steps if is_added is None else is_added:
             n = owner.num_history_runs if step.num_history_runs is None else step.num_history_runs
-            history = history_text(await in_thread(lambda: history_pairs(self.context, n)))
+            history = history_text(await in_thread(lambda: past_exchanges(self.context, n)))
         if isinstance(prompt, BaseModel):
             prompt = prompt.model_dump_json(indent=2, exclude_none=True)
         return agent_message(prompt, history, scope.additional)

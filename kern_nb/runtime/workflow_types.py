@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from kern_nb.errors import BadUsage, did_you_mean
-from kern_nb.runtime.workflow_history import history_pairs, history_text
+from kern_nb.runtime.workflow_history import history_text
 
 if TYPE_CHECKING:
     from kern_nb.records import Session
@@ -311,8 +311,10 @@ class StepInput:
 
     def get_workflow_history(self, num_runs: int | None = None) -> list[tuple[str, str]]:
         """Return the inputs and outputs of the session's earlier completed runs, or of so many of the latest."""
+        from kern_nb.runtime.history import past_exchanges
+
         context = self.run_context
-        return [] if context is None else history_pairs(context, num_runs)
+        return [] if context is None else past_exchanges(context, num_runs)
 
     def get_workflow_history_context(self, num_runs: int | None = None) -> str | None:
         """Return the same as the text that agents are told; None without earlier runs."""

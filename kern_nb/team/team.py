@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from kern_nb.agent.agent import Agent
 from kern_nb.errors import BadUsage, did_you_mean
+from kern_nb.runtime.parameters import require_count
 from kern_nb.runtime.unsupported import refuse_unsupported
 from kern_nb.team.mode import TeamMode
 
@@ -85,9 +86,7 @@ class Team(Agent):
         self._arguments |= arguments | {"members": list(members)}
         self.members = _by_id(members)
         self.mode = _load_mode(mode, respond_directly=respond_directly, to_all=delegate_to_all_members)
-        if isinstance(num_team_history_runs, bool) or not isinstance(num_team_history_runs, int):
-            message = f"num_team_history_runs must be an int, got {num_team_history_runs!r}."
-            raise BadUsage(message, "For example: num_team_history_runs=3.")
+        require_count("num_team_history_runs", num_team_history_runs)
 
     _reinitialize: ClassVar[Callable[..., None]] = __init__
 

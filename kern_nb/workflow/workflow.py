@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 from kern_nb.errors import BadUsage
 from kern_nb.runtime.async_methods import async_method
+from kern_nb.runtime.parameters import require_count
 from kern_nb.runtime.unsupported import refuse_unsupported
 from kern_nb.runtime.workflow_nodes import build_steps, first_executor
 from kern_nb.workflow.runs import WorkflowRuns
@@ -130,6 +131,7 @@ class Workflow(WorkflowRuns):
             raise BadUsage(message, "class Request(BaseModel): ...; Workflow(input_schema=Request)")
         self.input_schema = input_schema
         self.add_workflow_history_to_steps = add_workflow_history_to_steps
+        require_count("num_history_runs", num_history_runs)
         self.num_history_runs = num_history_runs
         self._keeps_summaries = enable_session_summaries or session_summary_manager is not None
 
@@ -139,9 +141,9 @@ class Workflow(WorkflowRuns):
         """Create a copy with some parameters changed: ``workflow.variant(steps=[...], timeout_s=60)``.
 
         Raises:
-            BadUsage: a parameter is unknown. Models, instructions and tools belong to the steps.
+            BadUsage: a parameter is unknown. Instructions and tools belong to the steps.
         """
-        if of_steps := [name for name in ("model", "instructions", "tools") if name in changes]:
+        if of_steps := [name for name in ("instructions", "tools") if name in changes]:
             hint = "Change the agents among its steps: workflow.variant(steps=[agent.variant(...), ...])"
             raise BadUsage(f"A workflow has no {of_steps[0]} of its own.", hint)
         return super().variant(**changes)
