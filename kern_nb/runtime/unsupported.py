@@ -133,7 +133,6 @@ def refuse_unsupported(initialize: F) -> F:
     Raises:
         BadUsage: such a parameter has a value that changes what an agent does.
     """
-
     own = inspect.signature(initialize).parameters
 
     @wraps(initialize)
