@@ -106,7 +106,7 @@ def constructor_entries(theirs: type, ours: type) -> Iterator[Entry]:
     refusals = WORKFLOW_REFUSALS if ours is Workflow else REFUSALS
     accepted = _constructor_parameters(ours)
     for name in _parameters(vars(theirs)["__init__"]):
-        if name in accepted and name not in refusals:
+        if name in accepted:
             yield Entry(name, SAME)
         elif name in refusals:
             reason, hint = refusals[name]
