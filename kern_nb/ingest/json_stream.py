@@ -30,13 +30,14 @@ _CHUNK = 2_000_000
 _WHOLE = 16_000_000
 # The end of a window may cut an escape, a number or a word: the error is then this close to the end.
 _LONGEST_TOKEN = 16
+_SHORT_LINE = 4_000
 # How many objects are tried as the next item of a damaged list that is written on one line.
 _MAX_CANDIDATES = 1_000
 
 _END = "Invalid JSON from here on"
 _END_OF_INTACT_PART = f"{_END}; the part before is imported"
 
-_decode = json.JSONDecoder().raw_decode
+_decode_text = json.JSONDecoder().raw_decode
 _blank = re.compile(r"[ \t\n\r]*")
 # RFC 7464 separates values by \x1e; concatenated files may start with a byte order mark each.
 _separators = re.compile("[ \t\n\r,\x1e\ufeff]*")
@@ -487,6 +488,27 @@ def _ends_with_brackets(file: BinaryIO, size: int) -> bool:
     file.seek(max(0, size - 100))
     last = file.read().rstrip().rpartition(b"\n")[2].strip()
     return bool(last) and not last.strip(b"]} \t")
+
+
+def _decode(text: str, at: int) -> tuple[Any, int]:
+    """Parse the value at an offset; return it and the offset where it ends.
+
+    A value in a short line is parsed from that line: an error counts the lines of the whole text before it, which takes
+    longer than everything else where many lines are damaged.
+    """
+    end = text.find("\n", at, at + _SHORT_LINE)
+    if end < 0:
+        return _decode_text(text, at)
+    line = text[at:end]
+    try:
+        value, length = _decode_text(line)
+    except json.JSONDecodeError as error:
+        # No token has a line break; a value that needs more than its line fails at the end of the line.
+        if error.pos >= len(line.rstrip()) or error.msg.startswith("Unterminated string"):
+            return _decode_text(text, at)
+        error.pos += at
+        raise
+    return value, at + length
 
 
 def _reason(error: Exception) -> str:
