@@ -141,9 +141,9 @@ class Workflow(WorkflowRuns):
         """Create a copy with some parameters changed: ``workflow.variant(steps=[...], timeout_s=60)``.
 
         Raises:
-            BadUsage: a parameter is unknown. Instructions and tools belong to the steps.
+            BadUsage: a parameter is unknown. Models, instructions and tools belong to the steps.
         """
-        if of_steps := [name for name in ("instructions", "tools") if name in changes]:
+        if of_steps := [name for name in ("model", "instructions", "tools") if name in changes]:
             hint = "Change the agents among its steps: workflow.variant(steps=[agent.variant(...), ...])"
             raise BadUsage(f"A workflow has no {of_steps[0]} of its own.", hint)
         return super().variant(**changes)
