@@ -249,7 +249,9 @@ def settings_of(store, engine_name: str) -> list:
         "sqlite": "SELECT trusted_schema, user_version, journal_mode FROM pragma_trusted_schema, pragma_user_version, "
         "pragma_journal_mode",
     }
-    query = queries.get(engine_name, "SELECT name, value FROM duckdb_settings()")
+    # An idle file is closed; opened again by a reader, it has all processors, and one if a writer opens it.
+    of_opener = "('threads', 'worker_threads', 'write_buffer_row_group_memory_limit')"
+    query = queries.get(engine_name, f"SELECT name, value FROM duckdb_settings() WHERE name NOT IN {of_opener}")
     with store.connect() as connection:
         rows = connection.exec_driver_sql(query).all()
     # DuckDB closes an idle file and opens it again with a new spill folder: only the folder's random suffix may differ.
