@@ -16,6 +16,7 @@ from sqlalchemy.engine import Connection, RowMapping
 
 from kern_nb.db import blobs, mapping, reads
 from kern_nb.db.message_writes import append_messages
+from kern_nb.db.open_runs import lock_session_of_run
 from kern_nb.db.requirements import (
     RequirementKey,
     compare_and_set,
@@ -127,6 +128,7 @@ def reply(
     if row["claimed_by"] is not None and row["claimed_by"] != by:
         raise resolved_error(mapping.requirement_from_row(row))
     r = store.tables.runs
+    lock_session_of_run(connection, store, row["run_id"])  # before the files are read: two replies keep both of theirs
     state = connection.execute(sa.select(r.c.session_state).where(r.c.run_id == row["run_id"])).scalar() or {}
     if files:
         state = {**state, KEY: {**(state.get(KEY) or {})}}

@@ -197,7 +197,7 @@ def _add_metadata(connection: Connection, store: Database, session_id: str, meta
     s = store.tables.sessions
     stored = connection.execute(sa.select(s.c.metadata).where(s.c.session_id == session_id)).scalar_one()
     if (merged := metadata | (stored or {})) != stored:
-        connection.execute(s.update().where(s.c.session_id == session_id).values(metadata=merged))
+        update_session(connection, store, session_id, metadata=merged)
 
 
 def insert_requirements(

@@ -93,7 +93,9 @@ def test_messages_of_a_dropped_call_are_dropped():
 def test_metadata_is_stored_with_session_and_run(db):
     """The session's own keys take precedence; what a member states is its run's alone."""
     Agent(ScriptedModel(["a"]), db=db, session_id="chat", metadata={"env": "test", "team": "x"}).run("a")
+    revision = db.get_session("chat").revision
     run = Agent(ScriptedModel(["b"]), db=db, session_id="chat", metadata={"env": "live", "n": 1}).run("b")
+    assert db.get_session("chat").revision > revision, "a saver that has read the session before does not undo it"
     Agent(ScriptedModel(["c"]), db=db, session_id="chat").run("c")
 
     assert db.get_session("chat").metadata == {"env": "test", "team": "x", "n": 1}
